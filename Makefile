@@ -1,0 +1,161 @@
+# lunark - build, test and install. `make help` lists the targets.
+# BUILD picks the variant (release asan tsan); each has its own folder below build/.
+
+BUILD   ?= release
+B       := build/$(BUILD)
+VERSION := 0.1.0
+SOVER   := 0
+PREFIX  ?= /usr/local
+LIBDIR  ?= $(PREFIX)/lib
+BINDIR  ?= $(PREFIX)/bin
+INCDIR  ?= $(PREFIX)/include
+DESTDIR ?=
+CC      ?= cc
+LUA     ?= lua5.4
+PYTHON  ?= python3
+export LUNARK_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lunark
+
+PKGS := lua5.4 libcurl libcrypto zlib libarchive
+HAVE := $(if $(shell pkg-config --exists libdeflate && echo y),libdeflate) \
+        $(if $(shell pkg-config --exists libisal && echo y),libisal)
+ALL_PKGS := $(PKGS) $(HAVE)
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wwrite-strings -Wundef
+ifdef WERROR
+WARN += -Werror
+endif
+OPT_release := -O2 -g -DNDEBUG
+OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+OPT         := $(OPT_$(BUILD))
+ifeq ($(OPT),)
+$(error BUILD is "$(BUILD)": release, asan or tsan expected)
+endif
+DEFS := -D_GNU_SOURCE -DLUNARK_VERSION='"$(VERSION)"' \
+        $(if $(filter libdeflate,$(HAVE)),-DHAVE_LIBDEFLATE) $(if $(filter libisal,$(HAVE)),-DHAVE_ISAL)
+override CFLAGS += -std=c11 $(OPT) $(WARN) $(DEFS) -fPIC -fvisibility=hidden -pthread -Iruntime \
+                   $(shell pkg-config --cflags $(ALL_PKGS))
+LIBS := $(shell pkg-config --libs $(ALL_PKGS)) -pthread -lm -ldl
+# The module for a plain lua5.4 gets its Lua from the program that loads it.
+ROCK_LIBS := $(shell pkg-config --libs $(filter-out lua5.4,$(ALL_PKGS))) -pthread -lm -ldl
+
+SRC      := $(filter-out runtime/main.c,$(wildcard runtime/*.c))
+OBJ      := $(SRC:runtime/%.c=$(B)/%.o) $(B)/embedded.o
+SCRIPTS  := $(sort $(wildcard scripts/lunark/*.lua scripts/policies/*.lua providers/*.lua providers/*/*.lua))
+TESTS    := $(patsubst tests/unit/test_%.c,$(B)/test_%,$(wildcard tests/unit/test_*.c))
+SO       := $(B)/liblunark.so.$(SOVER)
+
+.PHONY: all help check unit lint asan ubsan tsan valgrind demo bench install uninstall clean format rock install-rock tests
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+## all         the command and the shared library (the default)
+all: $(B)/lunark $(SO) $(B)/lunark.pc
+
+$(B)/%.o: runtime/%.c Makefile | $(B)
+	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/embedded.c: runtime/embed.lua $(SCRIPTS) | $(B)
+	$(LUA) runtime/embed.lua $@ $(SCRIPTS)
+
+$(B)/embedded.o: $(B)/embedded.c
+	$(CC) $(CFLAGS) -c -o $@ $<
+
+$(SO): $(OBJ)
+	$(CC) $(CFLAGS) -shared -Wl,-soname,liblunark.so.$(SOVER) -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,relro -Wl,-z,now \
+	    -o $@ $(OBJ) $(LIBS) $(LDFLAGS)
+	ln -sf liblunark.so.$(SOVER) $(B)/liblunark.so
+
+$(B)/lunark: $(B)/main.o $(SO)
+	$(CC) $(CFLAGS) -o $@ $(B)/main.o -ldl $(LDFLAGS)
+
+$(B)/lunark.pc: runtime/lunark.pc.in Makefile | $(B)
+	sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCDIR@|$(INCDIR)|; s|@VERSION@|$(VERSION)|' $< > $@
+
+# Unit tests link the objects themselves, because the library hides everything internal.
+$(B)/libinternal.a: $(OBJ)
+	rm -f $@ && ar rcs $@ $(OBJ)
+
+$(B)/test_%: tests/unit/test_%.c $(B)/libinternal.a
+	$(CC) $(CFLAGS) -Itests/unit -o $@ $< $(B)/libinternal.a -lcmocka $(LIBS) $(LDFLAGS)
+
+# Small programs that use the public library as a host would.
+$(B)/luarun: tests/support/luarun.c $(SO)
+	$(CC) $(CFLAGS) -o $@ $< -L$(B) -llunark -Wl,-rpath,'$$ORIGIN' $(LDFLAGS)
+$(B)/host: tests/unit/host.c $(SO)
+	$(CC) $(CFLAGS) -o $@ $< -L$(B) -llunark -pthread -Wl,-rpath,'$$ORIGIN' $(LDFLAGS)
+
+$(B):
+	mkdir -p $@
+
+## tests       builds everything that the tests run (BUILD=asan, BUILD=tsan: with sanitizers)
+tests: all $(TESTS) $(B)/luarun $(B)/host
+
+## check       lint, then every test: C and Lua under ASan and UBSan, providers and the command in the release build
+check:
+	$(MAKE) lint
+	$(MAKE) BUILD=asan WERROR=1 tests
+	$(MAKE) WERROR=1 tests
+	$(PYTHON) tests/run.py
+
+## unit        only the C and Lua tests, in the variant BUILD
+unit: tests
+	$(PYTHON) tests/run.py --build $(BUILD) --only unit,lua
+
+## asan ubsan  C and Lua tests under AddressSanitizer and UndefinedBehaviorSanitizer
+asan ubsan:
+	$(MAKE) BUILD=asan unit
+## tsan        C and Lua tests under ThreadSanitizer
+tsan:
+	$(MAKE) BUILD=tsan unit
+## valgrind    C tests under valgrind
+valgrind: tests
+	$(PYTHON) tests/run.py --valgrind --only unit
+
+## lint        style as a program can check it: compilers without warnings, format, banned calls, layers, luacheck
+lint:
+	sh tests/support/lint.sh
+
+## format      rewrites the C files as .clang-format says
+format:
+	sh tests/support/lint.sh --format
+
+## demo        backs up DEMO (this clone by default) into a local store, lists, restores and compares it
+demo: all
+	sh tests/support/demo.sh $(B)/lunark
+
+## bench       comparisons with peers: medians and ratios (BENCH="local s3 restore memory start")
+bench: all
+	$(PYTHON) bench/run.py $(BENCH)
+
+## install     command, library, header and pkg-config file below PREFIX (DESTDIR is honoured)
+install: all
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCDIR)
+	install -m 755 $(B)/lunark $(DESTDIR)$(BINDIR)/lunark
+	install -m 755 $(SO) $(DESTDIR)$(LIBDIR)/liblunark.so.$(SOVER)
+	ln -sf liblunark.so.$(SOVER) $(DESTDIR)$(LIBDIR)/liblunark.so
+	install -m 644 runtime/lunark.h $(DESTDIR)$(INCDIR)/lunark.h
+	install -m 644 $(B)/lunark.pc $(DESTDIR)$(LIBDIR)/pkgconfig/lunark.pc
+
+## uninstall   takes away what install put there
+uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/lunark $(DESTDIR)$(LIBDIR)/liblunark.so.$(SOVER) $(DESTDIR)$(LIBDIR)/liblunark.so \
+	    $(DESTDIR)$(INCDIR)/lunark.h $(DESTDIR)$(LIBDIR)/pkgconfig/lunark.pc
+
+## rock        the module lunark.so for a plain lua5.4 (what `luarocks make` calls, then install-rock)
+rock: $(B)/rock/lunark.so
+$(B)/rock/lunark.so: $(OBJ)
+	mkdir -p $(B)/rock
+	$(CC) $(CFLAGS) -shared -Wl,-z,nodelete -o $@ $(OBJ) $(ROCK_LIBS) $(LDFLAGS)
+install-rock: rock
+	install -d $(INST_LIBDIR)
+	install -m 755 $(B)/rock/lunark.so $(INST_LIBDIR)/lunark.so
+
+## clean       removes build/
+clean:
+	rm -rf build
+
+help:
+	@sed -n 's/^## /  /p' Makefile
+
+-include $(wildcard $(B)/*.d)

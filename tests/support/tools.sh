@@ -1,0 +1,46 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# tools.sh - test servers and tools that apt does not have, each in $LUNARK_CACHE/NAME-VERSION, made once.
+# What needs a toolchain that is not here is left out with a line that says so; the tests then name it as skipped.
+set -eu
+: "${LUNARK_CACHE:=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/lunark}"
+mkdir -p "$LUNARK_CACHE"
+say() { printf 'tools: %s\n' "$*" >&2; }
+
+# venv NAME-VERSION PACKAGE...: a Python environment, complete or not there at all.
+venv() {
+    dir=$LUNARK_CACHE/$1
+    shift
+    [ ! -e "$dir/complete" ] || return 0
+    say "installing $* into $dir"
+    rm -rf "$dir"
+    python3 -m venv "$dir"
+    "$dir/bin/pip" install -q --disable-pip-version-check "$@"
+    touch "$dir/complete"
+}
+
+# gobin NAME VERSION MODULE: a Go program.
+gobin() {
+    dir=$LUNARK_CACHE/$1-$2
+    [ ! -x "$dir/$1" ] || return 0
+    if ! command -v go >/dev/null 2>&1; then
+        say "no go here: $1 $2 is left out"
+        return 0
+    fi
+    say "building $1 $2 (some minutes)"
+    mkdir -p "$dir"
+    GOBIN=$dir go install -trimpath -ldflags "-s -w" "$3@v$2" 2>/dev/null ||
+        { say "$1 $2 could not be built (go: $(go version))"; rmdir "$dir" 2>/dev/null || true; }
+}
+
+bench=no
+for target in "$@"; do
+    [ "$target" != bench ] || bench=yes
+done
+
+venv clang-format-14.0.6 clang-format==14.0.6
+venv moto-5.2.5 'moto[server]==5.2.5'
+gobin versitygw 1.8.0 github.com/versity/versitygw/cmd/versitygw
+if [ "$bench" = yes ]; then
+    gobin rclone 1.76.0 github.com/rclone/rclone
+fi

@@ -4,14 +4,14 @@
 #ifndef LK_LUA_TASK_H
 #define LK_LUA_TASK_H
 
-#include "error.h"
-#include "loop.h"
 #include "runtime.h"
 #include <lua.h>
 #include <stdbool.h>
+#include <stddef.h>
 
-/* One pending operation. It lives in userdata of the binding (so that the collector owns its memory), is set up by
- * the binding, and is parked on once. While it is pending the task anchors it.
+/* One pending operation. It lives in userdata of the binding (so that the collector owns its memory), is zeroed and
+ * set up by the binding, and is parked on; once the park has returned it can be used for another. While it is pending
+ * the task anchors it.
  *
  * Life: the binding fills cancel and results, starts the work, and ends with `return lk_task_park(L, index, op)`. When
  * the work has ended, on the loop thread, it calls lk_op_done(op): the task is queued and resumed from the loop,
@@ -27,7 +27,7 @@ struct lk_op {
     int state;                                      /* private */
 };
 
-/* index = the stack slot of the userdata that holds op. Returns only as a C function's result:
+/* index = the stack slot of the userdata that holds op; parking on one that another task waits for is misuse. Returns only as a C function's result:
  * `return lk_task_park(L, index, op);`. Without a task it drives the loop until done and returns the results. If
  * lk_op_done was called before, the task continues at the next turn of the loop. */
 int lk_task_park(lua_State *L, int index, struct lk_op *op);
@@ -36,7 +36,42 @@ void lk_op_done(struct lk_op *op);
 /* The runtime that L belongs to. */
 struct lk_runtime *lk_runtime_of(lua_State *L);
 
+/* --- for lua_vm.c and lunark.c --- */
+/* Makes the scheduler of a state (runtime->tasks) and replaces coroutine.resume, wrap, yield and close by versions
+ * through which a park goes. */
+int lk_tasks_new(lua_State *L, struct lk_runtime *runtime, struct lk_error *err);
+/* Cancels every live task and drives the loop until all have ended; after `grace` seconds shields hold nothing back
+ * any more, and a task that still goes on is closed by force. */
+void lk_tasks_close(struct lk_runtime *runtime, double grace);
+void lk_tasks_free(struct lk_runtime *runtime);
+/* Function and n arguments on the stack -> a Task on the stack, started at the next turn of the loop. */
+struct lk_task *lk_task_spawn(lua_State *L, int n);
+void lk_task_cancel(struct lk_task *task, const char *reason);
+bool lk_task_ended(const struct lk_task *task);
+/* Pushes what join gives (true, results... or false, err) and returns how many; marks the task as joined. */
+int lk_task_outcome(lua_State *L, struct lk_task *task);
+/* Message handler for protected calls: wraps what is no error table into one and logs the traceback at debug. */
+int lk_traceback(lua_State *L);
+/* A coroutine waits in a park when this is on top of its stack. */
+bool lk_is_parked(lua_State *co);
+/* Counts how deep the running task is in calls that no park can leave; lua_coro.c. */
+void lk_task_barrier(lua_State *L, int change);
+/* The coroutine the running task began with; NULL without a task. */
+lua_State *lk_task_coroutine(lua_State *L);
+void lk_push_park(lua_State *L);
+void lk_patch_coroutines(lua_State *L);
+
 /* --- lua_util.c --- */
+#define LK_ERROR_CLASS "lunark.error"
+#define LK_SECRET_CLASS "lunark.secret"
+struct lk_secret {
+    size_t len;
+    char text[]; /* NUL-terminated */
+};
+void lk_set_runtime(lua_State *L, struct lk_runtime *runtime);
+/* Sets the metatable of error tables on the table at the top. */
+void lk_set_error_class(lua_State *L);
+bool lk_is_error(lua_State *L, int index);
 /* Pushes nil and an error table; returns 2: `return lk_push_error(L, &err);` */
 int lk_push_error(lua_State *L, const struct lk_error *err);
 /* Raises the error table. */
@@ -46,7 +81,7 @@ void lk_push_error_table(lua_State *L, const struct lk_error *err);
 /* Fills *err from any Lua value (error table, string, other). */
 void lk_error_of_value(lua_State *L, int index, struct lk_error *err);
 /* Raises LK_USAGE, naming function and argument. */
-int lk_misuse(lua_State *L, const char *function, const char *format, ...);
+int lk_misuse(lua_State *L, const char *function, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Option tables: raises for any string key of the table at index that is not in the NULL-terminated list. */
 void lk_check_keys(lua_State *L, int index, const char *function, const char *const *keys);
 /* Option readers: raise on a wrong type, give the default when absent. Names appear in the message. */

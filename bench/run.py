@@ -1,0 +1,324 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Comparisons with peers: medians, ratios and sizes, both sides in turn in one run.
+
+run.py [local] [s3] [restore] [memory] [cgroup] [start] [limits]     (all of them without a name)
+
+BENCH_TREE    the tree to back up (default /usr/share), read once before so that it is in the page cache
+BENCH_ROUNDS  rounds of each pair (default 5)
+BENCH_INPUT   GiB of input of the memory runs (default 4)
+Peers: tar, pigz, rclone 1.76 and restic 0.18 (./bootstrap bench fetches them), and a real S3 server, versitygw.
+"""
+import glob
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CACHE = os.environ.get("LUNARK_CACHE") or os.path.expanduser("~/.cache/lunark")
+LUNARK = os.path.join(ROOT, "build/release/lunark")
+RCLONE = os.path.join(CACHE, "rclone-1.76.0/rclone")
+RESTIC = os.path.join(CACHE, "restic-0.18/usr/bin/restic")
+GATEWAY = os.path.join(CACHE, "versitygw-1.8.0/versitygw")
+TREE = os.environ.get("BENCH_TREE", "/usr/share").rstrip("/")
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+INPUT = float(os.environ.get("BENCH_INPUT", "4"))
+MEMORY_GROUP = "/sys/fs/cgroup/memory"
+
+# Peers may not start with a CA bundle of the machine in their environment; lunark gets the same one.
+ENV = {k: v for k, v in os.environ.items() if k not in ("AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")}
+ENV["LC_ALL"] = "C.UTF-8"
+
+
+class Failed(Exception):
+    pass
+
+
+def high_water(pid):
+    """Peak resident KiB of a process, 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
+
+
+def run(command, watch=False, before=None):
+    """Runs a shell command; (seconds, CPU seconds, peak KiB of its direct program when watched)."""
+    if isinstance(command, str):
+        command = ["bash", "-o", "pipefail", "-c", command]
+    times = os.times()
+    began = time.monotonic()
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=errors, preexec_fn=before)
+        peak = 0
+        if watch:
+            while child.poll() is None:
+                peak = max(peak, high_water(child.pid))
+                time.sleep(0.01)
+        status = child.wait()
+        seconds = time.monotonic() - began
+        if status != 0:
+            errors.seek(0)
+            raise Failed(f"{command} ended with {status}: {errors.read()[-2000:].decode(errors='replace')}")
+    after = os.times()
+    cpu = after.children_user + after.children_system - times.children_user - times.children_system
+    return seconds, cpu, peak
+
+
+def pair(ours, theirs, rounds=ROUNDS, clean=None):
+    """Both in turn; medians of (ours, theirs) seconds, and our median CPU seconds."""
+    mine, other, cpus = [], [], []
+    for _ in range(rounds):
+        for command, into in ((ours, mine), (theirs, other)):
+            if clean:
+                clean()
+            seconds, cpu, _ = run(command)
+            into.append(seconds)
+            if into is mine:
+                cpus.append(cpu)
+    return statistics.median(mine), statistics.median(other), statistics.median(cpus)
+
+
+def row(*columns):
+    print("| " + " | ".join(str(c) for c in columns) + " |", flush=True)
+
+
+def head(title, *columns):
+    print(f"\n## {title}\n")
+    row(*columns)
+    row(*("---" for _ in columns))
+
+
+def size(pattern):
+    return sum(os.path.getsize(p) for p in glob.glob(pattern))
+
+
+def port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class S3:
+    """versitygw over a folder, ended by pid."""
+
+    def __init__(self, scratch):
+        self.dir = os.path.join(scratch, "s3")
+        os.makedirs(os.path.join(self.dir, "data"))
+        number = port()
+        self.endpoint = f"http://127.0.0.1:{number}"
+        self.child = subprocess.Popen(
+            [GATEWAY, "--access", "bench", "--secret", "benchsecret", "--port", f"127.0.0.1:{number}", "posix",
+             os.path.join(self.dir, "data")], env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(100):
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", number)) == 0:
+                    break
+            time.sleep(0.1)
+        for bucket in ("ours", "theirs"):
+            os.mkdir(os.path.join(self.dir, "data", bucket))
+        ENV.update(AWS_ACCESS_KEY_ID="bench", AWS_SECRET_ACCESS_KEY="benchsecret", AWS_REGION="us-east-1",
+                   RESTIC_PASSWORD="bench", RESTIC_CACHE_DIR=os.path.join(scratch, "restic-cache"),
+                   RCLONE_CONFIG="/dev/null", RCLONE_CONFIG_B_TYPE="s3", RCLONE_CONFIG_B_PROVIDER="Other",
+                   RCLONE_CONFIG_B_ENDPOINT=self.endpoint, RCLONE_CONFIG_B_ACCESS_KEY_ID="bench",
+                   RCLONE_CONFIG_B_SECRET_ACCESS_KEY="benchsecret", RCLONE_CONFIG_B_REGION="us-east-1")
+        self.ours = f"s3://ours/b?endpoint={self.endpoint}"
+
+    def clean(self):
+        for bucket in ("ours", "theirs"):
+            shutil.rmtree(os.path.join(self.dir, "data", bucket), ignore_errors=True)
+            os.mkdir(os.path.join(self.dir, "data", bucket))
+
+    def stop(self):
+        self.child.send_signal(signal.SIGTERM)
+        self.child.wait()
+
+
+def backup(url, level="balanced"):
+    return f"{LUNARK} backup files {TREE} --to '{url}' --name t --compress {level} --no-latest --progress none"
+
+
+TAR = f"tar --format=posix -cf - -C / {TREE.lstrip('/')}"
+
+
+def bench_local(scratch):
+    head("To a local store", "level", "lunark s", "CPU s", "peer", "peer s", "times as fast", "size against the peer's")
+    for level, peer, wanted in (("balanced", 6, 2.3), ("fast", 1, 2.75)):
+        store, file = os.path.join(scratch, "local"), os.path.join(scratch, "peer.tar.gz")
+
+        def clean():
+            shutil.rmtree(store, ignore_errors=True)
+            if os.path.exists(file):
+                os.unlink(file)
+        # pair() cleans before each command, so the sizes are taken from a run of each afterwards.
+        ours, theirs, cpu = pair(backup(store, level), f"{TAR} | pigz -{peer} > {file}", clean=clean)
+        run(f"{TAR} | pigz -{peer} > {file}")
+        run(backup(store, level))
+        ratio = size(f"{store}/t/t-*.tar.gz") / size(file)
+        row(level, f"{ours:.2f}", f"{cpu:.2f}", f"tar, pigz -{peer}", f"{theirs:.2f}",
+            f"**{theirs / ours:.2f}** (wanted {wanted})", f"{(ratio - 1) * 100:+.2f} %")
+        clean()
+
+
+def bench_s3(scratch):
+    head("To an S3 server on loopback (versitygw)", "peer", "lunark s", "CPU s", "peer s", "times as fast")
+    server = S3(scratch)
+    try:
+        ours, theirs, cpu = pair(backup(server.ours), f"{TAR} | pigz -6 | {RCLONE} rcat b:theirs/t.tar.gz",
+                                 clean=server.clean)
+        row("tar, pigz -6, rclone rcat", f"{ours:.2f}", f"{cpu:.2f}", f"{theirs:.2f}",
+            f"**{theirs / ours:.2f}** (wanted 2.0)")
+        mine, other = [], []
+        for _ in range(ROUNDS):
+            server.clean()
+            mine.append(run(backup(server.ours))[0])
+            server.clean()
+            repository = f"s3:{server.endpoint}/theirs/r"
+            run([RESTIC, "-q", "-r", repository, "init"])
+            other.append(run([RESTIC, "-q", "-r", repository, "backup", TREE])[0])
+        ours, theirs = statistics.median(mine), statistics.median(other)
+        row("restic backup, first run", f"{ours:.2f}", "", f"{theirs:.2f}", f"**{theirs / ours:.2f}** (wanted over 1)")
+    finally:
+        server.stop()
+
+
+def bench_restore(scratch):
+    head("Restore into a memory file system", "what", "lunark s", "CPU s", "tar xzf s", "times as fast")
+    store = os.path.join(scratch, "restore")
+    run(backup(store))
+    archive = glob.glob(f"{store}/t/t-*.tar.gz")[0]
+    into = tempfile.mkdtemp(prefix="lunark-bench.", dir="/dev/shm")
+    try:
+        def clean():
+            shutil.rmtree(into)
+            os.mkdir(into)
+        ours, theirs, cpu = pair(f"{LUNARK} restore --from '{store}' --item t --into {into} --progress none",
+                                 f"tar xzf {archive} -C {into} --force-local", clean=clean)
+        row(TREE, f"{ours:.2f}", f"{cpu:.2f}", f"{theirs:.2f}", f"**{theirs / ours:.2f}** (wanted 2.0)")
+    finally:
+        shutil.rmtree(into)
+
+
+def big_input(scratch):
+    """Files of INPUT GiB in all: copies of the start of the tree's tar, and as much that does not compress."""
+    into = os.path.join(scratch, "input")
+    os.makedirs(into)
+    run(f"{TAR} 2>/dev/null | head -c 512M > {into}/base || true")
+    for number in range(int(INPUT * 1024 / 512) - 1):
+        source = f"{into}/base" if number % 2 == 0 else "/dev/urandom"
+        run(f"head -c 512M {source} > {into}/{number}")
+    return into
+
+
+def bench_memory(scratch):
+    head(f"Peak memory with {INPUT:g} GiB of input, default settings", "store", "peak MiB", "seconds", "wanted")
+    source = big_input(scratch)
+    server = S3(scratch)
+    try:
+        for name, url in (("local", os.path.join(scratch, "m")), ("s3", server.ours)):
+            command = [LUNARK, "backup", "files", source, "--to", url, "--name", "t", "--no-latest", "--progress", "none"]
+            seconds, _, peak = run(command, watch=True)
+            row(name, f"**{peak / 1024:.1f}**", f"{seconds:.1f}", "at most 64")
+            command = [LUNARK, "restore", "--from", url, "--item", "t", "--into", os.path.join(scratch, "back"),
+                       "--progress", "none"]
+            seconds, _, peak = run(command, watch=True)
+            row(name + ", restore", f"**{peak / 1024:.1f}**", f"{seconds:.1f}", "at most 64")
+            shutil.rmtree(os.path.join(scratch, "back"))
+    finally:
+        server.stop()
+        shutil.rmtree(source)
+
+
+def bench_cgroup(scratch):
+    head(f"Under a cgroup limit of 96 MiB with {INPUT:g} GiB of input", "store", "ends with", "peak of the group MiB",
+         "seconds")
+    group = f"{MEMORY_GROUP}/lunark-bench-{os.getpid()}"
+    v2 = not os.path.exists(f"{MEMORY_GROUP}/memory.limit_in_bytes")
+    if v2:
+        group = f"/sys/fs/cgroup/lunark-bench-{os.getpid()}"
+    try:
+        os.mkdir(group)
+        with open(f"{group}/{'memory.max' if v2 else 'memory.limit_in_bytes'}", "w") as limit:
+            limit.write(str(96 << 20))
+    except OSError as problem:
+        row("", f"not run: {problem}", "", "")
+        return
+    source = big_input(scratch)
+    server = S3(scratch)
+
+    def enter():
+        with open(f"{group}/cgroup.procs", "w") as procs:
+            procs.write(str(os.getpid()))
+    try:
+        for name, url in (("local", os.path.join(scratch, "m")), ("s3", server.ours)):
+            command = [LUNARK, "backup", "files", source, "--to", url, "--name", "t", "--no-latest", "--progress", "none"]
+            seconds, _, _ = run(command, before=enter)
+            with open(f"{group}/{'memory.peak' if v2 else 'memory.max_usage_in_bytes'}") as peak:
+                used = int(peak.read())
+            row(name, "0", f"{used / 1048576:.1f} (page cache included)", f"{seconds:.1f}")
+    finally:
+        server.stop()
+        shutil.rmtree(source)
+        os.rmdir(group)
+
+
+def bench_start(scratch):
+    head("Start", "what", "median", "wanted")
+    times = sorted(run([LUNARK, "--version"])[0] for _ in range(40))
+    row("lunark --version", f"**{times[20] * 1000:.1f} ms**", "under 10 ms")
+    script = os.path.join(scratch, "empty.lua")
+    with open(script, "w") as file:
+        file.write("")
+    times = sorted(run([LUNARK, "run", script])[0] for _ in range(20))
+    row("lunark run of an empty script", f"{times[10] * 1000:.1f} ms", "")
+    with open(script, "w") as file:
+        file.write("require('lunark.task').sleep(1)")
+    row("its resident memory", f"**{run([LUNARK, 'run', script], watch=True)[2] / 1024:.1f} MiB**", "under 16 MiB")
+
+
+def bench_limits(scratch):
+    head("How far from the limit", "what", "seconds", "CPU s")
+    tar = os.path.join(scratch, "tree.tar")
+    run(f"{TAR} > {tar}")
+    row("tar of the tree to /dev/null, through a pipe", *(f"{v:.2f}" for v in run(f"{TAR} | cat > /dev/null")[:2]))
+    for level in ("none", "fast", "balanced"):
+        script = os.path.join(scratch, "limit.lua")
+        with open(script, "w") as file:
+            file.write(f'local stream = require "lunark.stream"\nprint(assert(stream.file("{tar}"):gzip{{level='
+                       f'"{level}"}}:discard()))')
+        row(f"gzip stage alone, {level}, all cores", *(f"{v:.2f}" for v in
+            run([LUNARK, "run", "--allow", f"read={scratch}", script])[:2]))
+    os.unlink(tar)
+
+
+def main():
+    benches = {"local": bench_local, "s3": bench_s3, "restore": bench_restore, "memory": bench_memory,
+               "cgroup": bench_cgroup, "start": bench_start, "limits": bench_limits}
+    names = sys.argv[1:] or list(benches)
+    for name in names:
+        if name not in benches:
+            sys.exit(f"bench: {name}: one of {' '.join(benches)} expected")
+    run(f"{TAR} > /dev/null")
+    print(f"Tree {TREE}, {ROUNDS} rounds, {os.cpu_count()} CPUs; medians.")
+    for name in names:
+        scratch = tempfile.mkdtemp(prefix="lunark-bench.")
+        try:
+            benches[name](scratch)
+        except Failed as problem:
+            print(f"{name}: {problem}")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- Names of stored objects: <item>/<item>-TIME<suffix>, its manifest beside it, and <item>/<item>-latest<suffix>.
--- TIME is the start of the run in UTC. Two forms of it are written and read: `standard`, 2020-06-16T123257Z, and
--- `compat`, 2020-06-16-12:32:57. Needs nothing but lunark.core.sys for its errors.
+-- Names of stored objects: <item>/<item>-TIME<suffix>, its manifest beside it, and
+-- <item>/<item>-latest<suffix>. TIME is the start of the run in UTC. Two forms of it are written and
+-- read: `standard`, 2020-06-16T123257Z, and `compat`, 2020-06-16-12:32:57. Needs lunark.core.sys.
 
 local sys = require "lunark.core.sys"
 
@@ -65,9 +65,9 @@ function naming.parse_time(text)
   if not year then
     year, month, day, hour, minute, second = text:match("^" .. COMPAT .. "$")
     style = "compat"
-  end
-  if not year then
-    return nil
+    if not year then
+      return nil
+    end
   end
   local seconds = seconds_of(year, month, day, hour, minute, second)
   if not seconds then
@@ -129,9 +129,10 @@ function naming.check_name(name)
   if type(name) ~= "string" or name == "" then
     return usage("the name of an item is empty", "give one with --name")
   elseif #name > NAME_MAX then
-    return usage(("the name '%s...' has %d bytes, at most %d are allowed"):format(name:sub(1, 20), #name, NAME_MAX))
+    return usage(("the name '%s...' has %d bytes, at most %d are allowed")
+      :format(name:sub(1, 20), #name, NAME_MAX))
   elseif name == "." or name == ".." or name:find("[/%c]") then
-    return usage(("'%s' can't be the name of an item: no '/', no control characters, not '.' or '..'")
+    return usage(("'%s' can't be a name: no '/', no control characters, not '.' or '..'")
       :format((name:gsub("%c", "?"))), "give another with --name; folders belong into the URL")
   end
   return true
@@ -206,6 +207,24 @@ function naming.parse_key(key)
     kind = "report"
   end
   return { item = item, kind = kind, suffix = suffix, time = time, stamp = stamp, style = style }
+end
+
+--- A text as object metadata can hold it: every byte outside of printable ASCII, and '%', as %XX.
+---@param text string
+---@return string
+function naming.to_meta(text)
+  return (text:gsub("[^\x21-\x24\x26-\x7e]", function(byte)
+    return ("%%%02X"):format(byte:byte())
+  end))
+end
+
+--- The text that to_meta wrote.
+---@param text string
+---@return string
+function naming.from_meta(text)
+  return (text:gsub("%%(%x%x)", function(hex)
+    return string.char(tonumber(hex, 16))
+  end))
 end
 
 return naming

@@ -1,0 +1,65 @@
+-- SPDX-License-Identifier: MIT
+-- Exit statuses of the command: which one an error asks for, and which one stands for several.
+
+local sys = require "lunark.core.sys"
+
+local exit = { OK = 0, FAILED = 1, USAGE = 2, UNREACHABLE = 3, DAMAGED = 4, PARTIAL = 5, TIMEOUT = 124 }
+
+local BY_KIND = {
+  usage = exit.USAGE,
+  denied = exit.USAGE,
+  auth = exit.UNREACHABLE,
+  network = exit.UNREACHABLE,
+  timeout = exit.UNREACHABLE,
+  throttled = exit.UNREACHABLE,
+  corrupt = exit.DAMAGED,
+}
+
+--- The status that one error asks for when it is alone and nothing was stored.
+--- An error can carry a status of its own in the field `exit`.
+---@param err any
+---@return integer
+function exit.of(err)
+  if type(err) ~= "table" then
+    return exit.FAILED
+  end
+  return err.exit or BY_KIND[err.kind] or exit.FAILED
+end
+
+--- The status of a run with failures.
+---@param failures table list of errors, at least one
+---@param touched boolean|nil true when something was stored or restored all the same
+---@return integer
+function exit.combine(failures, touched)
+  local all
+  for _, err in ipairs(failures) do
+    local status = exit.of(err)
+    if status == exit.TIMEOUT or status == exit.DAMAGED then
+      return status
+    end
+    all = (all == nil or all == status) and status or exit.FAILED
+  end
+  if touched and (all == exit.UNREACHABLE or all == exit.USAGE) then
+    return exit.FAILED
+  end
+  return all or exit.FAILED
+end
+
+--- Makes any raised value an error table.
+---@param err any
+---@return table
+function exit.as_error(err)
+  if sys.is_error(err) then
+    return err
+  end
+  return sys.error { kind = "io", message = tostring(err) }
+end
+
+--- True for the error that stands for a cancelled task; such a one is always raised again.
+---@param err any
+---@return boolean
+function exit.is_cancel(err)
+  return type(err) == "table" and err.kind == "cancelled"
+end
+
+return exit

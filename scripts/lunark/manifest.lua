@@ -1,0 +1,154 @@
+-- SPDX-License-Identifier: MIT
+-- Manifests: the JSON object beside a backup that says what it is, how it was made and what it must
+-- hash to. A backup is whole when its manifest is there, so it is written after the data was checked.
+
+local json = require "lunark.json"
+local naming = require "lunark.naming"
+local sys = require "lunark.core.sys"
+
+local manifest = {}
+
+--- Version of the form written here. A reader ignores fields that it does not know.
+manifest.FORM = 1
+--- Manifests are small; more than this is no manifest.
+manifest.MAX = 4 * 1024 * 1024
+
+local function corrupt(key, expected)
+  return nil, sys.error {
+    kind = "corrupt",
+    message = ("%s is no manifest: %s"):format(key, expected),
+    hint = "the backup can still be restored by its full key, without the check against a manifest",
+  }
+end
+
+-- RFC 3339 in UTC, whole seconds.
+local function rfc3339(seconds)
+  return os.date("!%Y-%m-%dT%H:%M:%SZ", math.floor(seconds))
+end
+
+-- An argument as it may be shown: secrets print as asterisks.
+local function shown_command(command)
+  local out = {}
+  for i, argument in ipairs(command) do
+    out[i] = tostring(argument)
+  end
+  return out
+end
+
+---@class lunark.manifest.Record
+---@field item string
+---@field key string of the data object
+---@field time number start of the run
+---@field started number
+---@field ended number
+---@field policy string|nil
+---@field run string identifier of the run
+---@field kind string "archive", "program" or "stream"
+---@field suffix string
+---@field size integer bytes as stored
+---@field raw_size integer|nil bytes before compression
+---@field sha256 string of the object, lower-case hex
+---@field parts integer|nil
+---@field producers table list of {command=, code=, signal=, seconds=}
+---@field archive table|nil counts of files, directories, links, others and bytes
+---@field warnings table list of {path=, kind=, message=}
+---@field warning_count integer
+---@field unreadable integer
+
+--- The text of a manifest.
+---@param record lunark.manifest.Record
+---@return string
+function manifest.encode(record)
+  local producers = {}
+  for i, producer in ipairs(record.producers or {}) do
+    producers[i] = {
+      command = shown_command(producer.command or {}),
+      code = producer.code,
+      signal = producer.signal,
+      seconds = producer.seconds,
+    }
+  end
+  local warnings = {}
+  for i, warning in ipairs(record.warnings or {}) do
+    warnings[i] = { path = warning.path, kind = warning.kind, message = warning.message }
+  end
+  return assert(json.encode {
+    lunark_manifest = manifest.FORM,
+    version = sys.version,
+    item = record.item,
+    policy = record.policy,
+    key = record.key,
+    kind = record.kind,
+    suffix = record.suffix,
+    time = rfc3339(record.time),
+    started = rfc3339(record.started),
+    ended = rfc3339(record.ended),
+    run = record.run,
+    host = sys.hostname(),
+    size = record.size,
+    raw_size = record.raw_size,
+    sha256 = record.sha256,
+    parts = record.parts,
+    producers = #producers > 0 and producers or nil,
+    archive = record.archive,
+    warnings = #warnings > 0 and warnings or nil,
+    warning_count = record.warning_count or #warnings,
+    unreadable = record.unreadable or 0,
+  }) .. "\n"
+end
+
+--- Reads and checks a manifest.
+---@param text string
+---@param key string of the manifest, for messages and to check what it speaks of
+---@return table|nil with the fields as written
+---@return table|nil err kind corrupt
+function manifest.decode(text, key)
+  local found = json.decode(text)
+  if type(found) ~= "table" then
+    return corrupt(key, "JSON expected")
+  elseif math.type(found.lunark_manifest) ~= "integer" then
+    return corrupt(key, "the field lunark_manifest is missing")
+  elseif found.lunark_manifest ~= manifest.FORM then
+    return nil, sys.error {
+      kind = "usage",
+      message = ("%s has form %d, form %d expected"):format(key, found.lunark_manifest, manifest.FORM),
+      hint = "use a newer lunark",
+    }
+  elseif type(found.sha256) ~= "string" or not found.sha256:find("^%x+$") or #found.sha256 ~= 64 then
+    return corrupt(key, "sha256 with 64 hexadecimal digits expected")
+  elseif math.type(found.size) ~= "integer" or found.size < 0 then
+    return corrupt(key, "size in bytes expected")
+  elseif type(found.key) ~= "string" or not naming.parse_key(found.key) then
+    return corrupt(key, "the key of the backup expected")
+  end
+  local stem = key:match("([^/]*)%.manifest%.json$")
+  if not stem or found.key:match("[^/]*$"):sub(1, #stem + 1) ~= stem .. "." then
+    return corrupt(key, ("it speaks of another backup, %s"):format(found.key))
+  end
+  found.sha256 = found.sha256:lower()
+  return found
+end
+
+--- Fetches the manifest at a key.
+---@param store table lunark.store
+---@param key string
+---@return table|nil
+---@return table|nil err
+function manifest.fetch(store, key)
+  local stream, err = store:get(key)
+  if not stream then
+    return nil, err
+  end
+  local body <close> = stream
+  local text
+  text, err = body:read_all(manifest.MAX)
+  if not text then
+    if err.kind == "memory" then
+      return corrupt(key, ("it is larger than %d bytes"):format(manifest.MAX))
+    end
+    return nil, err
+  end
+  return manifest.decode(text, key)
+end
+
+return manifest

@@ -1,0 +1,146 @@
+-- SPDX-License-Identifier: MIT
+-- Policies: Lua files that say how one kind of thing is backed up (contract in docs/policies.md).
+-- `return policy { ... }` checks the contract when the file is loaded; find, load and names look in
+-- the script directories and then among the embedded copies.
+
+local scripts = require "lunark.scripts"
+local sys = require "lunark.core.sys"
+
+local policy = { API = 1 }
+
+local FIELDS = {
+  api = "integer", name = "string", summary = "string", needs = "table", options = "table",
+  naming = "string", backup = "function",
+}
+local REQUIRED = { "api", "name", "summary", "backup" }
+local KINDS = { exec = true, net = true, read = true, write = true, env = true, posix = true }
+local MARK = {}
+
+local function misuse(message, hint)
+  return sys.error { kind = "usage", message = message, hint = hint }
+end
+
+local function type_of(value)
+  return math.type(value) == "integer" and "integer" or type(value)
+end
+
+local function check_needs(where, needs)
+  for kind, values in pairs(needs) do
+    if not KINDS[kind] then
+      return misuse(("%s: unknown capability '%s' in needs"):format(where, tostring(kind)),
+        "exec, net, read, write, env and posix exist")
+    elseif type(values) ~= "table" then
+      return misuse(("%s: needs.%s must be a list of names"):format(where, kind))
+    end
+    for _, value in ipairs(values) do
+      if type(value) ~= "string" then
+        return misuse(("%s: needs.%s holds a %s, strings expected"):format(where, kind, type(value)))
+      end
+    end
+  end
+end
+
+-- nil when `contract` is one, else the error.
+local function check(contract)
+  local where = "policy " .. tostring(contract.name or "?")
+  for _, key in ipairs(REQUIRED) do
+    if contract[key] == nil then
+      return misuse(("%s: the field %s is missing"):format(where, key))
+    end
+  end
+  for key, value in pairs(contract) do
+    local expected = FIELDS[key]
+    if not expected then
+      return misuse(("%s: unknown field '%s'"):format(where, tostring(key)))
+    elseif type_of(value) ~= expected then
+      return misuse(("%s: the field %s is a %s, %s expected"):format(where, key, type(value), expected))
+    end
+  end
+  if contract.api ~= policy.API then
+    return misuse(("%s: api %d, this lunark has %d"):format(where, contract.api, policy.API))
+  elseif not contract.name:find("^[%w][%w_%-]*$") then
+    return misuse(("%s: a name of letters, digits, '_' and '-' expected"):format(where))
+  elseif contract.naming and contract.naming ~= "standard" and contract.naming ~= "compat" then
+    return misuse(("%s: naming '%s', standard or compat expected"):format(where, contract.naming))
+  end
+  return check_needs(where, contract.needs or {})
+end
+
+--- Makes a policy of a contract; what is wrong with it is raised.
+---@param contract table
+---@return table policy
+function policy.new(contract)
+  if type(contract) ~= "table" then
+    error(misuse("policy: a table expected, found a " .. type(contract)))
+  end
+  local err = check(contract)
+  if err then
+    error(err)
+  end
+  local made = { needs = {}, options = {}, naming = "standard" }
+  for key, value in pairs(contract) do
+    made[key] = value
+  end
+  return setmetatable(made, MARK)
+end
+
+--- True for what policy.new made.
+function policy.is(value)
+  return getmetatable(value) == MARK
+end
+
+--- The names of all policies that can be found, sorted.
+---@return table list of {name=, origin=}
+function policy.names()
+  local list = {}
+  for _, entry in ipairs(scripts.list("policies")) do
+    local name = entry.name:match("^policies/([%w_%-]+)%.lua$")
+    if name then
+      list[#list + 1] = { name = name, origin = entry.origin }
+    end
+  end
+  return list
+end
+
+--- Loads a policy by name.
+---@param name string
+---@return table|nil policy
+---@return table|nil err not_found, or what is wrong with the file
+---@return string|nil origin the file, or "embedded"
+function policy.load(name)
+  if not name:find("^[%w][%w_%-]*$") then
+    return nil, misuse(("'%s' is no name of a policy"):format(name))
+  end
+  local chunk, err, origin = scripts.load("policies/" .. name .. ".lua")
+  if not chunk then
+    if err.kind == "not_found" then
+      local known = {}
+      for _, entry in ipairs(policy.names()) do
+        known[#known + 1] = entry.name
+      end
+      err = misuse(("there is no policy '%s'"):format(name), "there are: " .. table.concat(known, ", "))
+    end
+    return nil, err
+  end
+  local ok, found = pcall(chunk)
+  if not ok then
+    return nil, sys.is_error(found) and found or misuse(("%s: %s"):format(origin, tostring(found)))
+  elseif not policy.is(found) then
+    return nil, misuse(("%s: it returns a %s, policy{...} expected"):format(origin, type(found)))
+  elseif found.name ~= name then
+    return nil, misuse(("%s: it calls itself '%s', '%s' expected"):format(origin, found.name, name))
+  end
+  return found, nil, origin
+end
+
+--- Grants what a policy declares it needs. Only while the runtime is not sealed.
+---@param needs table
+function policy.grant(needs)
+  for kind, values in pairs(needs) do
+    for _, value in ipairs(values) do
+      sys.allow(kind, value)
+    end
+  end
+end
+
+return setmetatable(policy, { __call = function(_, contract) return policy.new(contract) end })

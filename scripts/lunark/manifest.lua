@@ -5,6 +5,7 @@
 local json = require "lunark.json"
 local naming = require "lunark.naming"
 local sys = require "lunark.core.sys"
+local time = require "lunark.time"
 
 local manifest = {}
 
@@ -21,16 +22,21 @@ local function corrupt(key, expected)
   }
 end
 
--- RFC 3339 in UTC, whole seconds.
-local function rfc3339(seconds)
-  return os.date("!%Y-%m-%dT%H:%M:%SZ", math.floor(seconds))
+-- Text as JSON can hold it: bytes that are no UTF-8 (a path may have any) are shown as \xNN.
+local function shown(text)
+  if text == nil or utf8.len(text) then
+    return text
+  end
+  return (text:gsub("[\x80-\xff]", function(byte)
+    return ("\\x%02x"):format(byte:byte())
+  end))
 end
 
 -- An argument as it may be shown: secrets print as asterisks.
 local function shown_command(command)
   local out = {}
   for i, argument in ipairs(command) do
-    out[i] = tostring(argument)
+    out[i] = shown(tostring(argument))
   end
   return out
 end
@@ -70,9 +76,9 @@ function manifest.encode(record)
   end
   local warnings = {}
   for i, warning in ipairs(record.warnings or {}) do
-    warnings[i] = { path = warning.path, kind = warning.kind, message = warning.message }
+    warnings[i] = { path = shown(warning.path), kind = warning.kind, message = shown(warning.message) }
   end
-  return assert(json.encode {
+  return json.encode({
     lunark_manifest = manifest.FORM,
     version = sys.version,
     item = record.item,
@@ -80,9 +86,9 @@ function manifest.encode(record)
     key = record.key,
     kind = record.kind,
     suffix = record.suffix,
-    time = rfc3339(record.time),
-    started = rfc3339(record.started),
-    ended = rfc3339(record.ended),
+    time = time.rfc3339(record.time),
+    started = time.rfc3339(record.started),
+    ended = time.rfc3339(record.ended),
     run = record.run,
     host = sys.hostname(),
     size = record.size,
@@ -94,7 +100,7 @@ function manifest.encode(record)
     warnings = #warnings > 0 and warnings or nil,
     warning_count = record.warning_count or #warnings,
     unreadable = record.unreadable or 0,
-  }) .. "\n"
+  }, "  ") .. "\n"
 end
 
 --- Reads and checks a manifest.

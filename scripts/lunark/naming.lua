@@ -4,6 +4,7 @@
 -- read: `standard`, 2020-06-16T123257Z, and `compat`, 2020-06-16-12:32:57. Needs lunark.core.sys.
 
 local sys = require "lunark.core.sys"
+local time = require "lunark.time"
 
 local naming = {}
 
@@ -19,29 +20,6 @@ local function usage(message, hint)
   return nil, sys.error { kind = "usage", message = message, hint = hint }
 end
 
--- Days since 1970-01-01 of a day in the Gregorian calendar; a year counts from March, so a leap day ends it.
-local function days_of(year, month, day)
-  if month <= 2 then
-    year, month = year - 1, month + 12
-  end
-  return 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 + day - 719469
-end
-
-local function seconds_of(year, month, day, hour, minute, second)
-  year, month, day = math.tointeger(year), math.tointeger(month), math.tointeger(day)
-  hour, minute, second = math.tointeger(hour), math.tointeger(minute), math.tointeger(second)
-  if month < 1 or month > 12 or day < 1 or hour > 23 or minute > 59 or second > 59 then
-    return nil
-  end
-  local days = days_of(year, month, day)
-  local first = days_of(year, month, 1)
-  local next_first = month == 12 and days_of(year + 1, 1, 1) or days_of(year, month + 1, 1)
-  if day > next_first - first then
-    return nil
-  end
-  return days * 86400 + hour * 3600 + minute * 60 + second
-end
-
 --- Formats a time.
 ---@param seconds number since 1970, UTC; fractions are cut off
 ---@param style string|nil "standard" (default) or "compat"
@@ -51,7 +29,7 @@ function naming.format_time(seconds, style)
   if not form then
     error(sys.error { kind = "usage", message = "unknown form of time '" .. tostring(style) .. "'" })
   end
-  local t = os.date("!*t", math.floor(seconds))
+  local t = time.fields(seconds)
   return form:format(t.year, t.month, t.day, t.hour, t.min, t.sec)
 end
 
@@ -60,49 +38,23 @@ end
 ---@return integer|nil seconds since 1970, UTC; nil when it is no such time
 ---@return string|nil style
 function naming.parse_time(text)
-  local year, month, day, hour, minute, second = text:match("^" .. STANDARD .. "$")
   local style = "standard"
+  local year, month, day, hour, minute, second = text:match("^" .. STANDARD .. "$")
   if not year then
-    year, month, day, hour, minute, second = text:match("^" .. COMPAT .. "$")
     style = "compat"
+    year, month, day, hour, minute, second = text:match("^" .. COMPAT .. "$")
     if not year then
       return nil
     end
   end
-  local seconds = seconds_of(year, month, day, hour, minute, second)
+  local seconds = time.of {
+    year = math.tointeger(year), month = math.tointeger(month), day = math.tointeger(day),
+    hour = math.tointeger(hour), min = math.tointeger(minute), sec = math.tointeger(second),
+  }
   if not seconds then
     return nil
   end
   return seconds, style
-end
-
--- RFC 3339 with T or a space, with or without seconds; UTC where no zone is given.
-local function parse_rfc3339(text)
-  local year, month, day, rest = text:match("^(%d%d%d%d)%-(%d%d)%-(%d%d)(.*)$")
-  if not year then
-    return nil
-  end
-  local hour, minute, zone = rest:match("^[Tt ](%d%d):(%d%d)(.*)$")
-  if not hour then
-    return nil
-  end
-  local second, after = zone:match("^:(%d%d)(.*)$")
-  if second then
-    zone = after:gsub("^%.%d+", "")
-  end
-  local offset
-  if zone == "" or zone == "Z" or zone == "z" then
-    offset = 0
-  else
-    local sign, oh, om = zone:match("^([+-])(%d%d):?(%d%d)$")
-    if not sign or tonumber(oh) > 23 or tonumber(om) > 59 then
-      return nil
-    end
-    offset = math.tointeger(oh) * 3600 + math.tointeger(om) * 60
-    offset = sign == "-" and -offset or offset
-  end
-  local seconds = seconds_of(year, month, day, hour, minute, second or "00")
-  return seconds and seconds - offset
 end
 
 --- Reads what a person gives for --at.
@@ -113,12 +65,12 @@ function naming.parse_at(text)
   if text == "latest" then
     return "latest"
   end
-  local seconds = naming.parse_time(text) or parse_rfc3339(text)
-  if seconds then
-    return seconds
+  local seconds = naming.parse_time(text) or time.parse(text)
+  if not seconds then
+    return usage("'" .. text .. "' is no time",
+      "write 2020-06-16T12:32:57Z, 2020-06-16T123257Z, 2020-06-16-12:32:57 or latest")
   end
-  return usage("'" .. text .. "' is no time",
-    "write 2020-06-16T12:32:57Z, 2020-06-16T123257Z, 2020-06-16-12:32:57 or latest")
+  return math.floor(seconds)
 end
 
 --- Checks the name of an item.
@@ -193,11 +145,11 @@ function naming.parse_key(key)
     return { item = item, kind = "latest", suffix = latest }
   end
   local stamp, suffix = rest:match("^([%d%-:TZ]+)(%..+)$")
-  local time, style
+  local seconds, style
   if stamp then
-    time, style = naming.parse_time(stamp)
+    seconds, style = naming.parse_time(stamp)
   end
-  if not time then
+  if not seconds then
     return nil
   end
   local kind = "data"
@@ -206,7 +158,7 @@ function naming.parse_key(key)
   elseif suffix:find("^%.report%.") then
     kind = "report"
   end
-  return { item = item, kind = kind, suffix = suffix, time = time, stamp = stamp, style = style }
+  return { item = item, kind = kind, suffix = suffix, time = seconds, stamp = stamp, style = style }
 end
 
 --- A text as object metadata can hold it: every byte outside of printable ASCII, and '%', as %XX.

@@ -37,8 +37,12 @@ void lk_slabs_free(struct lk_slabs *slabs);
 /* A chunk with len 0. Blocks while all are out; NULL (LK_CANCELLED) after lk_slabs_close or lk_slabs_free. */
 struct lk_chunk *lk_slabs_take(struct lk_slabs *slabs, struct lk_error *err);
 /* As lk_slabs_take but never blocks: NULL with err->kind LK_OK when none is free. `freed` (may be NULL) is then
- * called once, on the thread that gives a slab back. */
+ * called once, on the thread that gives a slab back or closes the pool, with no lock held. The same pair of freed and
+ * arg waits once, however often it asks. */
 struct lk_chunk *lk_slabs_try(struct lk_slabs *slabs, void (*freed)(void *arg), void *arg, struct lk_error *err);
+/* Takes back a registration of lk_slabs_try, before arg goes: after it `freed` neither runs nor will run with arg.
+ * Waits for a callback that runs on another thread just now. */
+void lk_slabs_untry(struct lk_slabs *slabs, void (*freed)(void *arg), void *arg);
 /* Every taker, waiting now or later, gets NULL. */
 void lk_slabs_close(struct lk_slabs *slabs);
 size_t lk_slabs_size(const struct lk_slabs *slabs);

@@ -39,8 +39,9 @@ struct lk_error {
 int lk_error_set(struct lk_error *err, enum lk_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* As lk_error_set, with ": <strerror(errnum)>" appended, code = errnum and a kind that fits the errno (ENOENT:
- * not_found, EACCES/EPERM: ENOMEM: memory; else io). */
+/* As lk_error_set, with ": " and the errno's text appended (untranslated, first letter lower: "no such file or
+ * directory"), code = errnum and a kind that fits the errno (ENOENT: not_found, EACCES and EPERM: denied, EEXIST:
+ * conflict, ENOMEM: memory, ECANCELED: cancelled, ETIMEDOUT: timeout; else io). */
 int lk_error_errno(struct lk_error *err, int errnum, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Sets the hint of an error that is already set; no-op on NULL. Returns -1. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * embedded.h - the Lua files inside the library: source text under the names they have in the source tree. */
+ * embedded.h - the Lua files inside the library: source text under the names they have in the
+ * source tree. */
 #ifndef LK_EMBEDDED_H
 #define LK_EMBEDDED_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * lua_task.h - tasks: coroutines that park in an operation and are resumed by the loop. And lua_util's helpers.
- * Loop thread only. */
+ * lua_task.h - tasks: coroutines that park in an operation and are resumed by the loop. And
+ * lua_util's helpers. Loop thread only. */
 #ifndef LK_LUA_TASK_H
 #define LK_LUA_TASK_H
 
@@ -9,48 +9,58 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* One pending operation. It lives in userdata of the binding (so that the collector owns its memory), is zeroed and
- * set up by the binding, and is parked on; once the park has returned it can be used for another. While it is pending
- * the task anchors it.
+/* One pending operation. It lives in userdata of the binding (so that the collector owns its
+ * memory), is zeroed and set up by the binding, and is parked on; once the park has returned it can
+ * be used for another. While it is pending the task anchors it.
  *
- * Life: the binding fills cancel and results, starts the work, and ends with `return lk_task_park(L, index, op)`. When
- * the work has ended, on the loop thread, it calls lk_op_done(op): the task is queued and resumed from the loop,
- * never inline. The resumed task calls results(L, op), which pushes what the script gets.
- * Cancelling a task calls op->cancel(op) once; the binding then makes the work stop and still calls lk_op_done when
- * it has; the task gets an error of kind `cancelled` in place of the results. */
+ * Life: the binding fills cancel and results, starts the work, and ends with `return
+ * lk_task_park(L, index, op)`. When the work has ended, on the loop thread, it calls
+ * lk_op_done(op): the task is queued and resumed from the loop, never inline. The resumed task
+ * calls results(L, op), which pushes what the script gets. Cancelling a task calls op->cancel(op)
+ * once; the binding then makes the work stop and still calls lk_op_done when it has; the task gets
+ * an error of kind `cancelled` in place of the results. */
 struct lk_op {
-    void (*cancel)(struct lk_op *op);               /* loop thread; may call lk_op_done at once */
-    int (*results)(lua_State *L, struct lk_op *op); /* pushes results, returns how many; may raise */
-    struct lk_task *task;                           /* private */
-    struct lk_runtime *runtime;                     /* set by lk_task_park */
-    struct lk_event event;                          /* private */
-    int state;                                      /* private */
+    void (*cancel)(struct lk_op *op); /* loop thread; may call lk_op_done at once */
+    int (*results)(lua_State *L,
+                   struct lk_op *op); /* pushes results, returns how many; may raise */
+    struct lk_task *task;             /* private */
+    struct lk_runtime *runtime;       /* set by lk_task_park */
+    struct lk_event event;            /* private */
+    int state;                        /* private */
+    bool stopped;                     /* private */
 };
 
-/* index = the stack slot of the userdata that holds op; parking on one that another task waits for is misuse. Returns only as a C function's result:
- * `return lk_task_park(L, index, op);`. Without a task it drives the loop until done and returns the results. If
- * lk_op_done was called before, the task continues at the next turn of the loop. */
+/* index = the stack slot of the userdata that holds op; parking on one that another task waits for
+ * is misuse. Returns only as a C function's result: `return lk_task_park(L, index, op);`. Without a
+ * task it drives the loop until done and returns the results. If lk_op_done was called before, the
+ * task continues at the next turn of the loop. */
 int lk_task_park(lua_State *L, int index, struct lk_op *op);
 void lk_op_done(struct lk_op *op);
+/* Raises if a park would not be possible here (inside table.sort or the like). lk_task_park does so
+ * too; call it before work is started that could not be taken back. */
+void lk_task_parkable(lua_State *L);
 
 /* The runtime that L belongs to. */
 struct lk_runtime *lk_runtime_of(lua_State *L);
 
 /* --- for lua_vm.c and lunark.c --- */
-/* Makes the scheduler of a state (runtime->tasks) and replaces coroutine.resume, wrap, yield and close by versions
- * through which a park goes. */
+/* Makes the scheduler of a state (runtime->tasks) and replaces coroutine.resume, wrap, yield and
+ * close by versions through which a park goes. */
 int lk_tasks_new(lua_State *L, struct lk_runtime *runtime, struct lk_error *err);
-/* Cancels every live task and drives the loop until all have ended; after `grace` seconds shields hold nothing back
- * any more, and a task that still goes on is closed by force. */
+/* Cancels every live task and drives the loop until all have ended; after `grace` seconds shields
+ * hold nothing back any more, and a task that still goes on is closed by force. */
 void lk_tasks_close(struct lk_runtime *runtime, double grace);
 void lk_tasks_free(struct lk_runtime *runtime);
-/* Function and n arguments on the stack -> a Task on the stack, started at the next turn of the loop. */
+/* Function and n arguments on the stack -> a Task on the stack, started at the next turn of the
+ * loop. */
 struct lk_task *lk_task_spawn(lua_State *L, int n);
 void lk_task_cancel(struct lk_task *task, const char *reason);
 bool lk_task_ended(const struct lk_task *task);
-/* Pushes what join gives (true, results... or false, err) and returns how many; marks the task as joined. */
+/* Pushes what join gives (true, results... or false, err) and returns how many; marks the task as
+ * joined. */
 int lk_task_outcome(lua_State *L, struct lk_task *task);
-/* Message handler for protected calls: wraps what is no error table into one and logs the traceback at debug. */
+/* Message handler for protected calls: wraps what is no error table into one and logs the traceback
+ * at debug. */
 int lk_traceback(lua_State *L);
 /* A coroutine waits in a park when this is on top of its stack. */
 bool lk_is_parked(lua_State *co);
@@ -59,6 +69,8 @@ void lk_task_barrier(lua_State *L, int change);
 /* The coroutine the running task began with; NULL without a task. */
 lua_State *lk_task_coroutine(lua_State *L);
 void lk_push_park(lua_State *L);
+/* lua_closethread, or lua_resetthread where that is all there is. */
+void lk_close_coroutine(lua_State *co);
 void lk_patch_coroutines(lua_State *L);
 
 /* --- lua_util.c --- */
@@ -81,32 +93,38 @@ void lk_push_error_table(lua_State *L, const struct lk_error *err);
 /* Fills *err from any Lua value (error table, string, other). */
 void lk_error_of_value(lua_State *L, int index, struct lk_error *err);
 /* Raises LK_USAGE, naming function and argument. */
-int lk_misuse(lua_State *L, const char *function, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* Option tables: raises for any string key of the table at index that is not in the NULL-terminated list. */
+int lk_misuse(lua_State *L, const char *function, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Option tables: raises for any string key of the table at index that is not in the NULL-terminated
+ * list. */
 void lk_check_keys(lua_State *L, int index, const char *function, const char *const *keys);
-/* Option readers: raise on a wrong type, give the default when absent. Names appear in the message. */
-lua_Integer lk_opt_integer(lua_State *L, int index, const char *key, lua_Integer min, lua_Integer max,
-                           lua_Integer fallback);
+/* Option readers: raise on a wrong type, give the default when absent. Names appear in the message.
+ */
+lua_Integer lk_opt_integer(lua_State *L, int index, const char *key, lua_Integer min,
+                           lua_Integer max, lua_Integer fallback);
 lua_Number lk_opt_seconds(lua_State *L, int index, const char *key, lua_Number fallback);
 bool lk_opt_boolean(lua_State *L, int index, const char *key, bool fallback);
 /* The string stays valid while the table holds it: pushes nothing. NULL when absent. */
 const char *lk_opt_string(lua_State *L, int index, const char *key, size_t *len);
 /* Text of a string or a secret; NULL for other types. */
 const char *lk_text_of(lua_State *L, int index, size_t *len);
-/* Makes a metatable `name` with methods, __index, __gc and __close (both `gc`), __name; leaves nothing. */
+/* Makes a metatable `name` with methods, __index, __gc and __close (both `gc`), __name; leaves
+ * nothing. */
 struct luaL_Reg;
 void lk_new_class(lua_State *L, const char *name, const struct luaL_Reg *methods, lua_CFunction gc);
 
 /* Streams as Lua values (lua_stream.c). */
 struct lk_stream;
-/* Boxes first (may raise, without leak), then takes over the reference: call lk_push_stream_box, acquire the stream,
- * then store it. */
+/* Boxes first (may raise, without leak), then takes over the reference: call lk_push_stream_box,
+ * acquire the stream, then store it. */
 struct lk_stream **lk_push_stream_box(lua_State *L);
-/* Moves the stream out of the userdata at index; raises if it is not a live stream. The caller owns the reference. */
+/* Moves the stream out of the userdata at index; raises if it is not a live stream. The caller owns
+ * the reference. */
 struct lk_stream *lk_take_stream(lua_State *L, int index, const char *function);
 /* True if the value is a stream (live or moved). */
 bool lk_is_stream(lua_State *L, int index);
-/* A Part at index: NULL if it is none; raises if it is closed. Takes a reference; lk_part_unref gives it back. */
+/* A Part at index: NULL if it is none; raises if it is closed. Takes a reference; lk_part_unref
+ * gives it back. */
 struct lk_part;
 struct lk_part *lk_ref_part(lua_State *L, int index, const char *function);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * runtime.h - what one runtime consists of: the parts of the core that the bindings share. Internal, no Lua.
- * Filled by lunark.c; everything in it belongs to the loop thread unless its own header says otherwise. */
+ * runtime.h - what one runtime consists of: the parts of the core that the bindings share.
+ * Internal, no Lua. Filled by lunark.c; everything in it belongs to the loop thread unless its own
+ * header says otherwise. */
 #ifndef LK_RUNTIME_H
 #define LK_RUNTIME_H
 
@@ -16,7 +17,8 @@ struct lua_State;
 
 /* Something that a binding keeps for a runtime and that must go with it. */
 struct lk_cleanup {
-    void (*run)(struct lk_cleanup *cleanup); /* loop thread; the Lua state is closed, loop and pool are still there */
+    void (*run)(struct lk_cleanup *cleanup); /* loop thread; the Lua state is closed, loop and pool
+                                                are still there */
     struct lk_cleanup *next;                 /* private */
 };
 
@@ -31,8 +33,8 @@ struct lk_runtime {
     struct lua_State *lua;
     struct lk_cleanup *cleanups; /* run in reverse order */
     bool sealed;
-    size_t memory;        /* stream budget in bytes; 40 MiB by default */
-    int jobs;             /* compression width of one stream */
+    size_t memory; /* stream budget in bytes; 40 MiB by default */
+    int jobs;      /* compression width of one stream */
 };
 
 /* Adds a cleanup. */

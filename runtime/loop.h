@@ -5,6 +5,7 @@
 #define LK_LOOP_H
 
 #include "error.h"
+#include <stddef.h>
 #include <stdint.h>
 
 struct lk_loop;

@@ -51,6 +51,7 @@ struct lk_tasks {
     lua_State *L;
     struct lk_task root;
     struct lk_task *current;
+    struct lk_task *main; /* the script's main chunk */
     struct lk_task *live;
     int live_count;
     int op_count;
@@ -304,6 +305,8 @@ static void unlink_live(struct lk_task *task)
 static void end_task(lua_State *L, struct lk_task *task)
 {
     task->state = TASK_ENDED;
+    if (task->runtime->tasks->main == task)
+        task->runtime->tasks->main = NULL;
     task->failed = task->lost || !lua_toboolean(task->co, 1);
     lk_loop_unpost(task->runtime->loop, &task->wake);
     unlink_live(task);
@@ -468,6 +471,39 @@ void lk_task_cancel(struct lk_task *task, const char *reason)
         set_slot(L, task, SLOT_REASON);
     }
     lk_task_poke(task, NULL);
+}
+
+void lk_task_set_main(struct lk_runtime *runtime, struct lk_task *task)
+{
+    runtime->tasks->main = task;
+}
+
+void lk_task_take_cancels(struct lk_runtime *runtime)
+{
+    struct lk_tasks *tasks = runtime->tasks;
+    int cancels = atomic_load(&runtime->cancels);
+    if (tasks->main == NULL || cancels == 0)
+        return;
+    lk_task_cancel(tasks->main, "cancelled by the host");
+    if (cancels > 1 && !tasks->hard) {
+        tasks->hard = true;
+        stop_op(tasks->main);
+    }
+}
+
+void lk_task_interrupt(lua_State *L)
+{
+    struct lk_runtime *runtime = lk_runtime_of(L);
+    struct lk_task *task = runtime->tasks->current;
+    lk_task_take_cancels(runtime);
+    if (task->co == NULL || !lk_task_pending(task))
+        return;
+    /* Whoever catches the error and goes on computing is stopped for good. */
+    if (runtime->tasks->hard && ++task->last_turns > LAST_TURNS && lua_isyieldable(L) &&
+        L == task->co)
+        lua_yield(L, 0);
+    else
+        raise_pending(L, task);
 }
 
 bool lk_task_ended(const struct lk_task *task)

@@ -55,6 +55,13 @@ void lk_tasks_free(struct lk_runtime *runtime);
  * loop. */
 struct lk_task *lk_task_spawn(lua_State *L, int n);
 void lk_task_cancel(struct lk_task *task, const char *reason);
+/* From a count hook: raises in the running task if it was cancelled, or is about to be
+ * (runtime->cancels). */
+void lk_task_interrupt(lua_State *L);
+/* The task that runtime->cancels is about, NULL for none; and takes in what other threads have
+ * asked for. */
+void lk_task_set_main(struct lk_runtime *runtime, struct lk_task *task);
+void lk_task_take_cancels(struct lk_runtime *runtime);
 bool lk_task_ended(const struct lk_task *task);
 /* Pushes what join gives (true, results... or false, err) and returns how many; marks the task as
  * joined. */

@@ -9,6 +9,7 @@
 #include "log.h"
 #include "loop.h"
 #include "pool.h"
+#include <stdatomic.h>
 
 struct lk_http;
 struct lk_exec;
@@ -33,6 +34,14 @@ struct lk_runtime {
     struct lua_State *lua;
     struct lk_cleanup *cleanups; /* run in reverse order */
     bool sealed;
+    bool full_lua;      /* scripts get Lua's whole library, not the allow-list */
+    int print_fd;       /* where print goes; -1 = the log */
+    bool stalled[3];    /* a descriptor whose reader stood still, see sysinfo.h */
+    atomic_int cancels; /* how often lunark_cancel was called; any thread */
+    char **script_dirs; /* searched in order, before the embedded files; NULL-terminated */
+    size_t script_dir_count;
+    void (*on_progress)(void *arg, const char *json);
+    void *on_progress_arg;
     size_t memory; /* stream budget in bytes; 40 MiB by default */
     int jobs;      /* compression width of one stream */
 };

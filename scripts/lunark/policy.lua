@@ -9,8 +9,8 @@ local sys = require "lunark.core.sys"
 local policy = { API = 1 }
 
 local FIELDS = {
-  api = "integer", name = "string", summary = "string", needs = "table", options = "table",
-  naming = "string", backup = "function",
+  api = "integer", name = "string", summary = "string", needs = "table or function",
+  options = "table", naming = "string", check = "function", backup = "function",
 }
 local REQUIRED = { "api", "name", "summary", "backup" }
 local KINDS = { exec = true, net = true, read = true, write = true, env = true, posix = true }
@@ -20,8 +20,9 @@ local function misuse(message, hint)
   return sys.error { kind = "usage", message = message, hint = hint }
 end
 
-local function type_of(value)
-  return math.type(value) == "integer" and "integer" or type(value)
+local function is_a(value, expected)
+  local found = math.type(value) == "integer" and "integer" or type(value)
+  return expected == found or (" " .. expected .. " "):find(" " .. found .. " ", 1, true) ~= nil
 end
 
 local function check_needs(where, needs)
@@ -52,7 +53,7 @@ local function check(contract)
     local expected = FIELDS[key]
     if not expected then
       return misuse(("%s: unknown field '%s'"):format(where, tostring(key)))
-    elseif type_of(value) ~= expected then
+    elseif not is_a(value, expected) then
       return misuse(("%s: the field %s is a %s, %s expected"):format(where, key, type(value), expected))
     end
   end
@@ -63,7 +64,7 @@ local function check(contract)
   elseif contract.naming and contract.naming ~= "standard" and contract.naming ~= "compat" then
     return misuse(("%s: naming '%s', standard or compat expected"):format(where, contract.naming))
   end
-  return check_needs(where, contract.needs or {})
+  return type(contract.needs) == "table" and check_needs(where, contract.needs) or nil
 end
 
 --- Makes a policy of a contract; what is wrong with it is raised.
@@ -124,6 +125,9 @@ function policy.load(name)
   end
   local ok, found = pcall(chunk)
   if not ok then
+    if sys.is_error(found) and found.kind == "cancelled" then
+      error(found)
+    end
     return nil, sys.is_error(found) and found or misuse(("%s: %s"):format(origin, tostring(found)))
   elseif not policy.is(found) then
     return nil, misuse(("%s: it returns a %s, policy{...} expected"):format(origin, type(found)))
@@ -133,7 +137,26 @@ function policy.load(name)
   return found, nil, origin
 end
 
---- Grants what a policy declares it needs. Only while the runtime is not sealed.
+--- What a policy needs with these options: {exec = {...}, read = {...}, ...}. Raises what is wrong.
+---@param made table policy
+---@param options table
+---@return table
+function policy.needs_of(made, options)
+  if type(made.needs) == "table" then
+    return made.needs
+  end
+  local needs = made.needs(options)
+  local err = type(needs) == "table" and check_needs("policy " .. made.name, needs)
+  if type(needs) ~= "table" then
+    err = misuse(("policy %s: needs gives a %s, a table expected"):format(made.name, type(needs)))
+  end
+  if err then
+    error(err)
+  end
+  return needs
+end
+
+--- Grants what was declared. Only while the runtime is not sealed.
 ---@param needs table
 function policy.grant(needs)
   for kind, values in pairs(needs) do

@@ -49,6 +49,7 @@ end
 ---@field stored integer|nil bytes after compression so far
 ---@field total integer|nil bytes that the source is estimated to have
 ---@field files integer|nil
+---@field waiting string|nil the program that is being waited for, when nothing can be counted
 
 -- Seconds that are left, or nil as long as that would be a guess.
 local function seconds_left(sample, elapsed)
@@ -68,6 +69,9 @@ end
 ---@param elapsed number seconds
 ---@return string
 function progress.line(name, sample, elapsed)
+  if sample.waiting then
+    return ("%s: still waiting for %s, %s"):format(name, sample.waiting, progress.duration(elapsed))
+  end
   local parts = { ("%s: %s read"):format(name, progress.size(sample.read)) }
   if sample.total and sample.total > 0 then
     parts[1] = ("%s of %s"):format(parts[1], progress.size(sample.total))
@@ -173,7 +177,7 @@ function progress:draw(list)
   sys.write(2, "\r" .. bar .. "\27[K\r")
 end
 
-function progress:say(list)
+local function say(list)
   local now = sys.monotonic()
   for _, track in ipairs(list) do
     if now - track.said >= progress.PLAIN_EVERY then
@@ -185,7 +189,7 @@ function progress:say(list)
   end
 end
 
-function progress:report(list)
+local function report(list)
   for _, track in ipairs(list) do
     local sample = track.sampler()
     corelog.progress {
@@ -200,11 +204,11 @@ function progress:tick()
     task.sleep(self.mode == "bar" and progress.BAR_EVERY or 1)
     local list = self:sorted()
     if #list > 0 then
-      self:report(list)
+      report(list)
       if self.mode == "bar" then
         self:draw(list)
       elseif self.mode == "plain" then
-        self:say(list)
+        say(list)
       end
     end
   end

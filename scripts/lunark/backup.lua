@@ -1,0 +1,429 @@
+-- SPDX-License-Identifier: MIT
+-- A backup job: what a policy gets, and what a script can open by itself. job:save does naming,
+-- streaming, upload, check, manifest and latest for one item, in every store at once.
+--
+--   local job <close> = assert(backup.open { to = { "s3://bucket/nightly" } })
+--   job:save("app", { program = { "pg_dump", "--format=custom", "app" }, suffix = ".dump" })
+--   assert(job:finish())
+--
+-- Needs lunark.store, lunark.transfer, lunark.fs, lunark.task.
+
+local exit = require "lunark.exit"
+local fs = require "lunark.fs"
+local crypto = require "lunark.core.crypto"
+local log = require "lunark.log"
+local naming = require "lunark.naming"
+local progress = require "lunark.progress"
+local publish = require "lunark.publish"
+local source = require "lunark.source"
+local store = require "lunark.store"
+local sys = require "lunark.core.sys"
+local task = require "lunark.task"
+local transfer = require "lunark.transfer"
+
+local backup = {}
+
+--- How many seconds after the run's own a key is looked for before that is an error.
+backup.KEY_TRIES = 120
+--- How often an item is read again because another run took its key in the meantime.
+backup.CONFLICT_TRIES = 8
+
+local OPEN = {
+  to = true, stores = true, options = true, policy = true, style = true, latest = true, compress = true,
+  work_dir = true, limit_rate = true, expect_size = true, progress = true, time = true,
+}
+
+---@class lunark.Job
+---@field options table of the policy
+---@field time integer start of the run, seconds since 1970
+---@field run string identifier of the run
+---@field stores table list of lunark.store
+---@field items table list of results, one for each save
+---@field failures table list of errors
+---@field warnings integer
+---@field unreadable integer
+local Job = {}
+Job.__index = Job
+
+--- Opens stores and looks at each of them, so that one that can't be used is known before the source
+--- is touched.
+---@param urls table list of store URLs
+---@return table list of lunark.store that can be used
+---@return table list of errors of the others, with `url`
+function backup.open_stores(urls)
+  local usable, failures = {}, {}
+  local opened = task.map(urls, #urls, function(url)
+    local target, err = store.open(url)
+    if target and target.key then
+      target, err = nil, sys.error {
+        kind = "usage", message = ("%s names one archive, a store expected"):format(url),
+      }
+    end
+    if target then
+      local ok
+      ok, err = target:check("write")
+      target = ok and target
+    end
+    return { store = target, err = err }
+  end)
+  for i, one in ipairs(opened) do
+    if one.store then
+      usable[#usable + 1] = one.store
+    else
+      one.err.url = urls[i]
+      failures[#failures + 1] = one.err
+    end
+  end
+  return usable, failures
+end
+
+--- Opens a job.
+---@param given table to = list of URLs or stores = list of open stores; options, policy (name),
+--- style ("standard" or "compat"), latest (default true), compress, work_dir, limit_rate (bytes a
+--- second), expect_size (bytes), progress (lunark.progress), time (default now)
+---@return lunark.Job|nil to-be-closed
+---@return table|nil err
+function backup.open(given)
+  for key in pairs(given) do
+    if not OPEN[key] then
+      error(sys.error { kind = "usage", message = "backup.open: unknown key '" .. tostring(key) .. "'" })
+    end
+  end
+  local job = setmetatable({
+    options = given.options or {}, policy = given.policy, style = given.style or "standard",
+    move_latest = given.latest ~= false, compress = given.compress, work_base = given.work_dir,
+    limit_rate = given.limit_rate, expect_size = given.expect_size, progress = given.progress,
+    time = math.floor(given.time or sys.clock()), run = crypto.hex(crypto.random(6)),
+    stores = given.stores, items = {}, failures = {}, warnings = 0, unreadable = 0, claimed = {},
+  }, Job)
+  if not job.stores then
+    local failures
+    job.stores, failures = backup.open_stores(given.to or {})
+    for _, err in ipairs(failures) do
+      job:failed(nil, err)
+    end
+    if #job.stores == 0 then
+      return nil, failures[1] or sys.error { kind = "usage", message = "no store to save to" }
+    end
+  end
+  return job
+end
+
+-- Notes a failure and says it.
+function Job:failed(item, err)
+  self.failures[#self.failures + 1] = err
+  log.error(err.url and ("%s: %s"):format(err.url, err.message) or err.message,
+    { item = item, hint = err.hint, kind = err.kind })
+end
+
+--- Notes a warning of the job as a whole.
+---@param message string
+---@param fields table|nil for the log
+function Job:warn(message, fields)
+  self.warnings = self.warnings + 1
+  log.warn(message, fields)
+end
+
+--- A fresh folder below the work directory, removed when the job is closed.
+---@return string|nil path
+---@return table|nil err
+function Job:work_dir()
+  if not self.work then
+    local path, err = fs.tmpdir(self.work_base or "/tmp", "lunark-" .. self.run)
+    if not path then
+      return nil, err
+    end
+    self.work = path
+  end
+  return self.work
+end
+
+--- Shows that the job waits for a program, until the returned handle is closed.
+---@param item string
+---@param what string the program
+function Job:waiting(item, what)
+  if not self.progress then
+    return setmetatable({}, { __close = function() end })
+  end
+  return self.progress:track(item, function()
+    return { read = 0, waiting = what }
+  end)
+end
+
+-- The first second whose keys are free in all stores; a store that can't be asked is left out.
+local function claim(job, name, suffix, stores)
+  local seconds = job.time
+  for _ = 1, backup.KEY_TRIES do
+    local key = naming.data_key(name, seconds, suffix, job.style)
+    local other = naming.manifest_key(name, seconds, job.style)
+    local free = not job.claimed[other]
+    job.claimed[other] = true
+    for i = #stores, 1, -1 do
+      local target = stores[i]
+      local ok, err = publish.is_free(target, key)
+      if ok then
+        ok, err = publish.is_free(target, other)
+      end
+      if ok == nil then
+        err.url = target:describe()
+        job:failed(name, err)
+        table.remove(stores, i)
+      end
+      free = free and ok ~= false
+    end
+    if #stores == 0 then
+      return nil
+    elseif free then
+      return seconds, key
+    end
+    seconds = seconds + 1
+  end
+  job:failed(name, sys.error {
+    kind = "conflict",
+    message = ("%s: every key from %s on is taken"):format(name, naming.format_time(job.time, job.style)),
+  })
+  return nil
+end
+
+-- Reads the source into all targets. The outcome of transfer.upload, or nil, err.
+local function send(job, name, opened, stream, targets)
+  if job.limit_rate then
+    stream = stream:limit(job.limit_rate)
+  end
+  local sent = { bytes = 0 }
+  opened:begin()
+  local began = sys.monotonic()
+  local _ <close> = job.progress and job.progress:track(name, function()
+    local read, total, files = opened:sample()
+    if not read and sent.bytes == 0 and opened.command then
+      return { read = 0, waiting = tostring(opened.command[1]) }
+    end
+    return { read = read or sent.raw or sent.bytes, stored = sent.bytes, total = total, files = files }
+  end) or nil
+  local done, err = transfer.upload(stream, targets, {
+    expect_size = opened.given.expect_size or job.expect_size,
+    spill_dir = job.work_base,
+    progress = function(bytes, raw)
+      sent.bytes, sent.raw = bytes, raw
+    end,
+  })
+  if done then
+    done.seconds = sys.monotonic() - began
+  end
+  return done, err
+end
+
+local function record_of(job, name, opened, seconds, key, done, started)
+  local facts = opened:finish()
+  return {
+    item = name, key = key, time = seconds, started = started, ended = sys.clock(),
+    policy = job.policy, run = job.run, kind = opened.kind, suffix = opened.suffix,
+    size = done.bytes, raw_size = facts.raw_size or done.raw_bytes, sha256 = done.sha256,
+    parts = done.parts, producers = facts.producers, archive = facts.archive,
+    warnings = facts.warnings, warning_count = facts.warning_count, unreadable = facts.unreadable,
+  }
+end
+
+local function say_warnings(record)
+  for i, warning in ipairs(record.warnings) do
+    if i > 20 then
+      log.warn(("%d more warnings are in the manifest"):format(record.warning_count - 20),
+        { item = record.item })
+      break
+    end
+    log.warn(warning.path and ("%s: %s"):format(warning.path, warning.message) or warning.message,
+      { item = record.item })
+  end
+end
+
+local function say_stored(record, outcomes, seconds)
+  local raw = record.raw_size
+  log.info(("stored %s: %s%s in %s"):format(record.key,
+    raw and ("%s read, "):format(progress.size(raw)) or "", progress.size(record.size),
+    progress.duration(seconds)), {
+      item = record.item, key = record.key, size = record.size, sha256 = record.sha256,
+      stores = outcomes,
+    })
+end
+
+-- Publishes in every store that took the object.
+local function publish_all(job, record, stores, done)
+  local options = {
+    stamp = naming.format_time(record.time, job.style), style = job.style, latest = job.move_latest,
+  }
+  return task.map(stores, #stores, function(target, i)
+    local sent = done.targets[i]
+    if not sent.ok then
+      return { ok = false, stored = false, err = sent.err }
+    end
+    return publish.object(target, record, { size = done.bytes, info = sent.info }, options)
+  end)
+end
+
+-- One attempt to save. Returns the result, or nil and "conflict" when another run took the key.
+local function attempt(job, name, given, stores)
+  local started = sys.clock()
+  local seconds, key = claim(job, name, source.suffix(given), stores)
+  if not seconds then
+    return { item = name, ok = false, targets = {} }
+  end
+  local opened <close>, err = source.open(given, job.compress)
+  if not opened then
+    job:failed(name, err)
+    return { item = name, ok = false, targets = {}, err = err }
+  end
+  local targets = {}
+  for i, target in ipairs(stores) do
+    targets[i] = {
+      store = target, key = key, exclusive = true,
+      meta = publish.marks(name, naming.format_time(seconds, job.style)),
+    }
+  end
+  local done
+  done, err = send(job, name, opened, opened:take(), targets)
+  if not done then
+    if err.kind == "conflict" then
+      return nil, err
+    end
+    job:failed(name, err)
+    return { item = name, ok = false, key = key, targets = {}, err = err }
+  end
+  local record = record_of(job, name, opened, seconds, key, done, started)
+  say_warnings(record)
+  local outcomes = publish_all(job, record, stores, done)
+  local result = { item = name, key = key, record = record, ok = true, targets = {} }
+  for i, outcome in ipairs(outcomes) do
+    outcome.url = stores[i]:describe()
+    result.targets[i] = outcome
+    result.ok = result.ok and outcome.ok
+    result.stored = result.stored or outcome.stored
+  end
+  result.seconds = done.seconds
+  return result
+end
+
+-- Targets that lost the race for a key in every store try again, as long as the source can be read again.
+local function all_conflict(result)
+  for _, outcome in ipairs(result.targets) do
+    if outcome.ok or not outcome.err or outcome.err.kind ~= "conflict" then
+      return false
+    end
+  end
+  return #result.targets > 0
+end
+
+-- Adds what became of an item to the job.
+local function account(job, name, result)
+  job.items[#job.items + 1] = result
+  local names = {}
+  for _, outcome in ipairs(result.targets) do
+    if outcome.stored then
+      names[#names + 1] = outcome.url
+    end
+    if not outcome.ok then
+      outcome.err.url = outcome.err.url or outcome.url
+      job:failed(name, outcome.err)
+    end
+  end
+  local record = result.record
+  if record then
+    job.warnings = job.warnings + record.warning_count
+    job.unreadable = job.unreadable + record.unreadable
+    if result.stored then
+      say_stored(record, table.concat(names, " "), result.seconds)
+    end
+  end
+end
+
+--- Saves one item. Can be called from several tasks. A failure is noted in the job, which goes on.
+--- The source is one of
+--- `{ paths = { path | {path=, name=}, ... }, exclude =, exclude_caches =, one_file_system = }`,
+--- `{ program = { "pg_dump", ... }, suffix = ".dump", env =, cwd =, user =, timeout =, ok =, ... }`,
+--- `{ stream = Stream, suffix = }`; each with `compress`, `expect_size`, and `producers` and `warnings`
+--- for the manifest, when programs ran before.
+---@param name string item
+---@param given table source
+---@return table|nil result {item, key, record, targets}
+---@return table|nil err the first one
+function Job:save(name, given)
+  source.suffix(given)
+  local ok, err = naming.check_name(name)
+  if not ok then
+    self:failed(name, err)
+    return nil, err
+  end
+  local before = #self.failures
+  local result
+  for _ = 1, backup.CONFLICT_TRIES do
+    local stores = table.move(self.stores, 1, #self.stores, 1, {})
+    result, err = attempt(self, name, given, stores)
+    local lost = not result or all_conflict(result)
+    if not lost or given.stream or given.stdin then
+      break
+    end
+    log.info("another run has taken the key; reading again for the next one", { item = name })
+  end
+  if not result then
+    self:failed(name, err)
+    result = { item = name, ok = false, targets = {}, err = err }
+  end
+  account(self, name, result)
+  if result.ok and #self.failures == before then
+    return result
+  end
+  return nil, result.err or self.failures[before + 1] or self.failures[#self.failures]
+end
+
+--- Notes the failure of an item that never got as far as save.
+---@param name string item
+---@param err table
+function Job:fail(name, err)
+  self:failed(name, err)
+  self.items[#self.items + 1] = { item = name, ok = false, targets = {}, err = err }
+end
+
+--- The exit status that the job asks for.
+---@param strict boolean|nil warnings count
+---@return integer
+function Job:status(strict)
+  local stored = false
+  for _, item in ipairs(self.items) do
+    stored = stored or item.stored
+  end
+  if #self.failures > 0 then
+    return exit.combine(self.failures, stored)
+  elseif self.unreadable > 0 or (strict and self.warnings > 0) then
+    return exit.PARTIAL
+  end
+  return exit.OK
+end
+
+--- Ends the job.
+---@return true|nil
+---@return table|nil err the first failure
+function Job:finish()
+  self:close()
+  if self.failures[1] then
+    return nil, self.failures[1]
+  elseif #self.items == 0 then
+    return nil, sys.error { kind = "usage", message = "nothing was saved" }
+  end
+  return true
+end
+
+--- Removes the work folder. Idempotent.
+function Job:close()
+  if self.work then
+    local path = self.work
+    self.work = nil
+    task.shield(function()
+      local ok, err = fs.remove_all(path)
+      if not ok then
+        log.warn(("%s could not be removed: %s"):format(path, err.message))
+      end
+    end)
+  end
+end
+Job.__close = Job.close
+
+return backup

@@ -38,13 +38,22 @@ struct lk_runtime {
     int print_fd;       /* where print goes; -1 = the log */
     bool stalled[3];    /* a descriptor whose reader stood still, see sysinfo.h */
     atomic_int cancels; /* how often lunark_cancel was called; any thread */
-    char **script_dirs; /* searched in order, before the embedded files; NULL-terminated */
+    char **script_dirs; /* searched in order, before the embedded files; script_dir_count of them */
     size_t script_dir_count;
     void (*on_progress)(void *arg, const char *json);
     void *on_progress_arg;
     size_t memory; /* stream budget in bytes; 40 MiB by default */
     int jobs;      /* compression width of one stream */
 };
+
+/* runtime.c: the parts that need no Lua. A runtime that could not be made completely is freed all
+ * the same. */
+int lk_runtime_init(struct lk_runtime *runtime, size_t memory, int jobs, struct lk_error *err);
+/* Runs the cleanups, waits for threads, frees the parts. The Lua state is closed before. */
+void lk_runtime_free(struct lk_runtime *runtime);
+/* Copies dir to the given place (0 = searched first). */
+int lk_runtime_add_script_dir(struct lk_runtime *runtime, const char *dir, size_t place,
+                              struct lk_error *err);
 
 /* Adds a cleanup. */
 static inline void lk_runtime_on_close(struct lk_runtime *runtime, struct lk_cleanup *cleanup)

@@ -110,7 +110,8 @@ static int read_values(struct lk_xattrs *x, int fd, const char *path, size_t nam
     const char *at = x->values.data; /* it no longer moves */
     for (size_t i = 0; i < x->count; at += x->list[i++].size)
         x->list[i].value = at;
-    qsort(x->list, x->count, sizeof *x->list, by_name);
+    if (x->count)
+        qsort(x->list, x->count, sizeof *x->list, by_name);
     return result;
 }
 

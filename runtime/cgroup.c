@@ -198,18 +198,6 @@ static uint64_t quota_v1(const struct place *place)
     return (uint64_t)((quota + period - 1) / period);
 }
 
-static uint64_t memory_of(const struct place *place, const char *leaf)
-{
-    unsigned long long bytes;
-    char line[64];
-
-    /* "max" is no number; version 1 writes no limit as a number close to 2^63. */
-    if (!read_line(place, leaf, line, sizeof line) || sscanf(line, "%llu", &bytes) != 1 ||
-        bytes >= 1ull << 60)
-        return 0;
-    return bytes;
-}
-
 int lk_cgroup_cpus(const char *root)
 {
     struct place *place = malloc(sizeof *place);
@@ -229,25 +217,4 @@ int lk_cgroup_cpus(const char *root)
     }
     free(place);
     return cpus > INT_MAX ? INT_MAX : (int)cpus;
-}
-
-uint64_t lk_cgroup_memory(const char *root)
-{
-    struct place *place = malloc(sizeof *place);
-    uint64_t bytes = 0;
-
-    if (!place)
-        return 0;
-    if (find_place(root, NULL, place)) {
-        do
-            lower(&bytes, memory_of(place, "memory.max"));
-        while (up(place));
-    }
-    if (find_place(root, "memory", place)) {
-        do
-            lower(&bytes, memory_of(place, "memory.limit_in_bytes"));
-        while (up(place));
-    }
-    free(place);
-    return bytes;
 }

@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * cgroup.h - what the control groups of this process allow it: CPUs and memory, version 2 and version 1.
+ * cgroup.h - how many CPUs the control groups of this process allow it, version 2 and version 1.
  * The process's own group and all groups above it count; the smallest limit wins. Any thread. */
 #ifndef LK_CGROUP_H
 #define LK_CGROUP_H
 
-#include <stdint.h>
-
-/* root is put before /proc and before the mount points: "" but in tests. */
-/* CPUs that the quota is worth, rounded up; 0 = no quota. */
+/* CPUs that the quota is worth, rounded up; 0 = no quota. root is put before /proc and before the mount points: "" but
+ * in tests. */
 int lk_cgroup_cpus(const char *root);
-/* Bytes; 0 = no limit. */
-uint64_t lk_cgroup_memory(const char *root);
 
 #endif

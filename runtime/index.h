@@ -30,7 +30,8 @@ struct lk_entry {
     char path[]; /* as in the archive, any bytes, NUL-terminated */
 };
 
-/* The meta of a chunk that an archive source sends: chunk->meta = &entries->base. A chunk inside a large file has none. */
+/* The meta of a chunk that an archive source sends: chunk->meta = &entries->base. A chunk inside a large file has none.
+ * lk_gzip takes it off the chunk. */
 struct lk_entries {
     struct lk_chunk_meta base;
     struct lk_entry *first, *last;
@@ -40,5 +41,7 @@ struct lk_entries {
 struct lk_entries *lk_entries_new(struct lk_error *err);
 /* Appends a zeroed entry with that path. */
 struct lk_entry *lk_entries_add(struct lk_entries *entries, const char *path, size_t len, struct lk_error *err);
+/* Frees one entry that is in no list any more, and its `large`. NULL is allowed. */
+void lk_entry_free(struct lk_entry *entry);
 
 #endif

@@ -212,6 +212,10 @@ static int head_ready(struct lk_http_request *request, struct lk_error *err)
         at = header->value + header->value_len + 1;
     }
     request->head_done = true;
+    /* libcurl stops sending now, but a paused transfer would stay paused for ever. */
+    if (request->send_paused && response->status >= 400 &&
+        lk_loop_arm(request->http->loop, &request->refill, 0, err) < 0)
+        return -1;
     if (!request->sink || response->status >= 300)
         return 0;
     if (open_output(request, err) < 0)

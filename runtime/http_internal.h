@@ -71,7 +71,7 @@ struct lk_http_request {
     struct lk_stream *offer;  /* the consumer's, until it is taken */
     struct lk_slabs *slabs;
     struct lk_chunk *in;    /* being filled */
-    struct lk_timer refill; /* asks again for a slab */
+    struct lk_timer refill; /* asks again for a slab; goes on after a pause */
     bool recv_paused;
 };
 

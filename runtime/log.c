@@ -197,8 +197,8 @@ static bool put_line(struct sink *sink, const char *line, size_t len)
 
 static void put_dropped(struct lk_log *log)
 {
-    struct lk_record record = {
-        .level = LK_WARN, .common = log->common, .common_count = log->common_count};
+    struct lk_field *common = clean_fields(log, log->common, log->common_count);
+    struct lk_record record = {.level = LK_WARN, .common = common};
     struct lk_buf line;
     char text[96];
 

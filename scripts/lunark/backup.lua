@@ -31,6 +31,7 @@ backup.CONFLICT_TRIES = 8
 local OPEN = {
   to = true, stores = true, options = true, policy = true, style = true, latest = true, compress = true,
   work_dir = true, limit_rate = true, expect_size = true, progress = true, time = true,
+  on_failure = true, store_failures = true,
 }
 
 ---@class lunark.Job
@@ -80,7 +81,8 @@ end
 --- Opens a job.
 ---@param given table to = list of URLs or stores = list of open stores; options, policy (name),
 --- style ("standard" or "compat"), latest (default true), compress, work_dir, limit_rate (bytes a
---- second), expect_size (bytes), progress (lunark.progress), time (default now)
+--- second), expect_size (bytes), progress (lunark.progress), time (default now), on_failure (called with
+--- each error instead of a line in the log), store_failures (list of errors of stores left out)
 ---@return lunark.Job|nil to-be-closed
 ---@return table|nil err
 function backup.open(given)
@@ -94,26 +96,39 @@ function backup.open(given)
     move_latest = given.latest ~= false, compress = given.compress, work_base = given.work_dir,
     limit_rate = given.limit_rate, expect_size = given.expect_size, progress = given.progress,
     time = math.floor(given.time or sys.clock()), run = crypto.hex(crypto.random(6)),
-    stores = given.stores, items = {}, failures = {}, warnings = 0, unreadable = 0, claimed = {},
+    on_failure = given.on_failure, stores = given.stores,
+    items = {}, failures = {}, warnings = 0, unreadable = 0, claimed = {},
   }, Job)
+  local failures = given.store_failures or {}
   if not job.stores then
-    local failures
     job.stores, failures = backup.open_stores(given.to or {})
-    for _, err in ipairs(failures) do
-      job:failed(nil, err)
-    end
     if #job.stores == 0 then
       return nil, failures[1] or sys.error { kind = "usage", message = "no store to save to" }
     end
+  end
+  for _, err in ipairs(failures) do
+    job:failed(nil, err)
   end
   return job
 end
 
 -- Notes a failure and says it.
 function Job:failed(item, err)
+  err.item = err.item or item
   self.failures[#self.failures + 1] = err
-  log.error(err.url and ("%s: %s"):format(err.url, err.message) or err.message,
-    { item = item, hint = err.hint, kind = err.kind })
+  if self.on_failure then
+    self.on_failure(err)
+  else
+    log.error(err.url and ("%s: %s"):format(err.url, err.message) or err.message,
+      { item = item, hint = err.hint, kind = err.kind })
+  end
+end
+
+--- An error to return or to give to job:fail.
+---@param fields table kind, message, hint, ...
+---@return table
+function Job.error(_, fields)
+  return sys.error(fields)
 end
 
 --- Notes a warning of the job as a whole.

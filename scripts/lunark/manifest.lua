@@ -22,8 +22,10 @@ local function corrupt(key, expected)
   }
 end
 
--- Text as JSON can hold it: bytes that are no UTF-8 (a path may have any) are shown as \xNN.
-local function shown(text)
+--- Text as JSON can hold it: bytes that are no UTF-8 (a path may have any) are shown as \xNN.
+---@param text string|nil
+---@return string|nil
+function manifest.shown(text)
   if text == nil or utf8.len(text) then
     return text
   end
@@ -36,7 +38,7 @@ end
 local function shown_command(command)
   local out = {}
   for i, argument in ipairs(command) do
-    out[i] = shown(tostring(argument))
+    out[i] = manifest.shown(tostring(argument))
   end
   return out
 end
@@ -76,7 +78,7 @@ function manifest.encode(record)
   end
   local warnings = {}
   for i, warning in ipairs(record.warnings or {}) do
-    warnings[i] = { path = shown(warning.path), kind = warning.kind, message = shown(warning.message) }
+    warnings[i] = { path = manifest.shown(warning.path), kind = warning.kind, message = manifest.shown(warning.message) }
   end
   return json.encode({
     lunark_manifest = manifest.FORM,

@@ -25,7 +25,11 @@ local function is_a(value, expected)
   return expected == found or (" " .. expected .. " "):find(" " .. found .. " ", 1, true) ~= nil
 end
 
-local function check_needs(where, needs)
+--- Checks a table of needs: {exec = {"pg_dump"}, read = {"/srv"}}.
+---@param where string whose they are, for the message
+---@param needs table
+---@return table|nil err what is wrong with it
+function policy.check_needs(where, needs)
   for kind, values in pairs(needs) do
     if not KINDS[kind] then
       return misuse(("%s: unknown capability '%s' in needs"):format(where, tostring(kind)),
@@ -64,7 +68,7 @@ local function check(contract)
   elseif contract.naming and contract.naming ~= "standard" and contract.naming ~= "compat" then
     return misuse(("%s: naming '%s', standard or compat expected"):format(where, contract.naming))
   end
-  return type(contract.needs) == "table" and check_needs(where, contract.needs) or nil
+  return type(contract.needs) == "table" and policy.check_needs(where, contract.needs) or nil
 end
 
 --- Makes a policy of a contract; what is wrong with it is raised.
@@ -146,7 +150,7 @@ function policy.needs_of(made, options)
     return made.needs
   end
   local needs = made.needs(options)
-  local err = type(needs) == "table" and check_needs("policy " .. made.name, needs)
+  local err = type(needs) == "table" and policy.check_needs("policy " .. made.name, needs)
   if type(needs) ~= "table" then
     err = misuse(("policy %s: needs gives a %s, a table expected"):format(made.name, type(needs)))
   end

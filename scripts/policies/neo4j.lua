@@ -40,7 +40,9 @@ local function dump(job, database, dir)
   end
   local _ <close> = job:waiting(database, "neo4j-admin")
   local argv = command(job.options, database, dir)
-  local run = { env = { HEAP_SIZE = job.options.heap_size }, stdout = "log", ok = { 0, 2, 3 }, log_prefix = database }
+  local run = {
+    env = { HEAP_SIZE = job.options.heap_size }, stdout = "log", ok = { 0, 2, 3 }, log_prefix = database,
+  }
   local result
   result, err = exec.run(table.move(argv, 1, #argv, 1, run))
   if not result then
@@ -48,8 +50,10 @@ local function dump(job, database, dir)
   end
   local files = fs.readdir(dir .. "/" .. database)
   if not files or #files == 0 then
-    return nil, job:error { kind = "exit", code = result.code,
-      message = ("neo4j-admin ended with status %d and left no backup of %s"):format(result.code, database) }
+    return nil, job:error {
+      kind = "exit", code = result.code,
+      message = ("neo4j-admin ended with status %d and left no backup of %s"):format(result.code, database),
+    }
   end
   return { command = argv, code = result.code, seconds = result.seconds }
 end

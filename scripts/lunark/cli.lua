@@ -1,0 +1,233 @@
+-- SPDX-License-Identifier: MIT
+-- The command: reads the command line, grants what it names, runs one command, says what went wrong,
+-- and answers with the exit status. docs/guide.md describes commands and options for users.
+
+local commandline = require "lunark.commandline"
+local commands = require "lunark.commands"
+local corelog = require "lunark.core.log"
+local exit = require "lunark.exit"
+local log = require "lunark.log"
+local sys = require "lunark.core.sys"
+local task = require "lunark.task"
+
+local cli = {}
+
+--- Options of every command.
+cli.global = {
+  json = { "boolean", help = "print the outcome as JSON" },
+  strict = { "boolean", help = "any warning gives exit status 5" },
+  timeout = { "duration", help = "end with status 124 after this time" },
+  log_level = {
+    "enum", choices = { "debug", "info", "warn", "error" }, default = "info", env = "LUNARK_LOG_LEVEL",
+    help = "what is logged",
+  },
+  log_format = {
+    "enum", choices = { "text", "json" }, default = "text", env = "LUNARK_LOG_FORMAT",
+    help = "how a log line looks",
+  },
+  log_to = { "enum", choices = { "stderr", "stdout" }, default = "stderr", help = "where the log goes" },
+  progress = {
+    "enum", choices = { "auto", "bar", "plain", "none" }, default = "auto",
+    help = "a bar, a line every 30 s, or nothing; auto: a bar on a terminal",
+  },
+  memory = { "size", env = "LUNARK_MEMORY", help = "memory for streams (40M where nothing is said)" },
+  jobs = { "integer", min = 1, env = "LUNARK_JOBS", help = "threads that compress (all CPUs)" },
+  limit_rate = { "size", help = "bytes a second to the stores, at most" },
+  work_dir = { "string", metavar = "DIR", env = "LUNARK_WORK_DIR", help = "folder for temporary files" },
+  scripts = {
+    "list", repeated = true, metavar = "DIR", help = "folder with scripts of your own, searched first",
+  },
+  allow = {
+    "list", repeated = true, metavar = "KIND=VALUE",
+    help = "what a script may do: exec, net, read, write, env or posix; for run also `declared`",
+  },
+}
+
+--- What a command gets to work with.
+---@class lunark.cli.Context
+---@field plan table what the words of the command line said
+---@field global table values of cli.global
+---@field options table values of the command's own options
+---@field policy table|nil values of the policy's options
+---@field args string[] of a script
+---@field report fun(err: table) says an error
+
+local function usage(message, hint)
+  return sys.error { kind = "usage", message = message, hint = hint }
+end
+
+-- Errors for people: one line with the name of the command, a second one with what to do.
+local function say(err)
+  local where = err.url and err.url .. ": " or err.item and err.item .. ": " or ""
+  if err.message:find(where:sub(1, -3), 1, true) then
+    where = ""
+  end
+  local text = ("lunark: %s%s\n"):format(where, err.message)
+  if err.hint then
+    text = text .. "hint: " .. err.hint .. "\n"
+  end
+  sys.write(2, text)
+end
+
+local function report(err, format)
+  if format == "json" then
+    log.error(err.message, { kind = err.kind, hint = err.hint, item = err.item, store = err.url })
+  else
+    say(err)
+  end
+end
+
+local function grant_named(values)
+  for _, value in ipairs(values or {}) do
+    local kind, what = value:match("^(%a+)=(.+)$")
+    if kind then
+      sys.allow(kind, what)
+    elseif value ~= "declared" then
+      error(usage(("--allow %s: KIND=VALUE or declared expected"):format(value),
+        "for example --allow exec=pg_dump"))
+    end
+  end
+end
+
+local function apply(global)
+  corelog.set {
+    level = global.log_level, format = global.log_format, to = global.log_to == "stdout" and 1 or 2,
+  }
+  if global.memory or global.jobs then
+    sys.set_budget { memory = global.memory, jobs = global.jobs }
+  end
+  grant_named(global.allow)
+end
+
+-- The script directories come before anything is looked up by name.
+local function add_scripts(args)
+  local before = #sys.script_dirs()
+  for i, dir in ipairs(commandline.values(args, "scripts")) do
+    sys.add_script_dir(dir, math.min(i, before + i))
+  end
+  for _, dir in ipairs(sys.script_dirs()) do
+    sys.allow("read", dir)
+  end
+end
+
+local function overview()
+  local lines = { "Usage: lunark COMMAND [options]", "", "Commands:" }
+  for _, name in ipairs(commands.order) do
+    lines[#lines + 1] = ("  %-9s %s"):format(name, commands[name].summary)
+  end
+  table.move({
+    "", "lunark COMMAND --help shows the options of a command, lunark --version the version.", "",
+  }, 1, 3, #lines + 1, lines)
+  return table.concat(lines, "\n")
+end
+
+local function out(text)
+  local ok, err = sys.write(1, text)
+  if not ok then
+    return exit.FAILED, err
+  end
+  return exit.OK
+end
+
+local function merged(...)
+  local all = {}
+  for _, options in ipairs { ... } do
+    for name, option in pairs(options) do
+      all[name] = option
+    end
+  end
+  return all
+end
+
+-- Finds command and, where it takes one, policy or script. Returns a plan, or the text of a help.
+local function plan_of(args)
+  local scan = commandline.scan(args, cli.global, 1)
+  local name = scan.words[1]
+  if scan.version and not name then
+    return { text = "lunark " .. sys.version .. "\n" }
+  elseif not name then
+    if scan.help then
+      return { text = overview() }
+    end
+    error(usage("a command is missing", "lunark --help lists them"))
+  end
+  local command = commands[name]
+  if type(command) ~= "table" or not command.run then
+    error(usage(("there is no command '%s'"):format(name),
+      "there are: " .. table.concat(commands.order, ", ")))
+  end
+  local plan = { command = command, name = name, title = "lunark " .. name, summary = command.summary }
+  plan.words = table.move(scan.rest, 1, #scan.rest, #scan.before + 1, scan.before)
+  plan.help = scan.help
+  plan.groups = { { "Options", command.options }, { "Options of every command", cli.global } }
+  if command.plan then
+    command.plan(plan, merged(command.options, cli.global))
+  end
+  local declared = {}
+  for i, group in ipairs(plan.groups) do
+    declared[i] = group[2]
+  end
+  local words = commandline.scan(plan.words, merged(table.unpack(declared)), math.huge)
+  plan.help = plan.help or words.help
+  return plan
+end
+
+local function run(args, context)
+  add_scripts(args)
+  local plan = plan_of(args)
+  if plan.text then
+    return out(plan.text)
+  end
+  local parser = commandline.parser(plan.title, plan.summary, plan.groups, plan.epilog)
+  if plan.help then
+    return out(parser:get_help() .. "\n")
+  end
+  local values, err = commandline.parse(parser, plan.groups, plan.words)
+  if not values then
+    error(err)
+  end
+  context.plan, context.args = plan, plan.args
+  context.options, context.global, context.policy = values[1], values[2], values[3]
+  apply(context.global)
+  context.report = function(failure)
+    report(failure, context.global.log_format)
+  end
+  local function work()
+    return plan.command.run(context)
+  end
+  if not context.global.timeout then
+    return work()
+  end
+  local status, late = task.timeout(context.global.timeout, work)
+  if status == nil then
+    if late and late.kind == "timeout" then
+      late.exit = exit.TIMEOUT
+      late.message = ("not done after %g s (--timeout)"):format(context.global.timeout)
+    end
+    error(late)
+  end
+  return status
+end
+
+--- Runs the command.
+---@param args string[] without the name of the program
+---@return integer exit status
+function cli.main(args)
+  local context = {}
+  local ok, status, late = pcall(run, args, context)
+  if ok and late == nil then
+    return status
+  end
+  local err = exit.as_error(ok and late or status)
+  if exit.is_cancel(err) then
+    error(err)
+  end
+  report(err, context.global and context.global.log_format)
+  status = exit.combine({ err }, false)
+  if context.global and context.global.json then
+    sys.write(1, commands.failure_json(err, status))
+  end
+  return status
+end
+
+return cli

@@ -1,0 +1,477 @@
+-- SPDX-License-Identifier: MIT
+-- The commands: options and work of each. A command is a table {summary, options, run}, where run gets
+-- the context (see lunark.cli) and returns the exit status. `plan` may look at the words first.
+
+local backup = require "lunark.backup"
+local commandline = require "lunark.commandline"
+local exit = require "lunark.exit"
+local fs = require "lunark.fs"
+local json = require "lunark.json"
+local list = require "lunark.list"
+local manifest = require "lunark.manifest"
+local naming = require "lunark.naming"
+local policy = require "lunark.policy"
+local progress = require "lunark.progress"
+local restore = require "lunark.restore"
+local scripts = require "lunark.scripts"
+local store = require "lunark.store"
+local sys = require "lunark.core.sys"
+local time = require "lunark.time"
+
+local commands = { order = { "backup", "restore", "list", "run", "scripts" } }
+
+local function usage(message, hint)
+  return sys.error { kind = "usage", message = message, hint = hint }
+end
+
+local function print_json(value)
+  return sys.write(1, json.encode(value, "  ") .. "\n")
+end
+
+-- An error as JSON shows it.
+local function plain_error(err)
+  return {
+    kind = err.kind, message = manifest.shown(err.message), hint = manifest.shown(err.hint), item = err.item,
+    store = err.url,
+  }
+end
+
+--- The JSON of a command that failed before it had anything to say.
+function commands.failure_json(err, status)
+  return json.encode({ status = status, failures = { plain_error(err) } }, "  ") .. "\n"
+end
+
+local function errors_json(failures)
+  local out = json.array {}
+  for i, err in ipairs(failures) do
+    out[i] = plain_error(err)
+  end
+  return out
+end
+
+-- A folder for temporary files that exists.
+local function work_dir(context)
+  sys.allow("env", "TMPDIR")
+  local dir = context.global.work_dir or sys.env("TMPDIR") or "/tmp"
+  sys.allow("read", dir)
+  sys.allow("write", dir)
+  if context.global.work_dir then
+    local ok, err = fs.mkdir_all(dir)
+    if not ok then
+      error(err)
+    end
+  end
+  return dir
+end
+
+-- --- backup ---
+
+commands.backup = {
+  summary = "back something up, as a policy says",
+  options = {
+    to = {
+      "list", repeated = true, required = true, metavar = "URL", env = "LUNARK_TO",
+      help = "where to: a path, file:///dir or s3://bucket/prefix; can be given several times",
+    },
+    latest = { "boolean", default = true, help = "leave `latest` as it is" },
+    name_format = {
+      "enum", choices = { "standard", "compat" },
+      help = "form of the time in names: 2020-06-16T123257Z or 2020-06-16-12:32:57",
+    },
+    compress = {
+      "string", default = "balanced", metavar = "LEVEL", help = "fast, balanced, best, none, or 1 to 12",
+    },
+    expect_size = { "size", help = "size of the source when it can't be known, for the size of parts" },
+  },
+}
+
+local function policies_text()
+  local lines = { "Policies:" }
+  for _, entry in ipairs(policy.names()) do
+    local found, err = policy.load(entry.name)
+    lines[#lines + 1] = ("  %-9s %s"):format(entry.name, found and found.summary or err.message)
+  end
+  lines[#lines + 1] = "lunark backup POLICY --help shows the options of one."
+  return table.concat(lines, "\n")
+end
+
+function commands.backup.plan(plan, declared)
+  local scan = commandline.scan(plan.words, declared, 1)
+  local name = scan.words[1]
+  plan.help = plan.help or scan.help
+  if not name then
+    if plan.help then
+      plan.title, plan.epilog = "lunark backup POLICY", policies_text()
+      return
+    end
+    error(usage("a policy is missing", "lunark backup --help lists them"))
+  end
+  local found, err = policy.load(name)
+  if not found then
+    error(err)
+  end
+  plan.policy = found
+  plan.title, plan.summary = "lunark backup " .. name, found.summary
+  plan.words = table.move(scan.rest, 1, #scan.rest, #scan.before + 1, scan.before)
+  plan.groups[3] = { "Options of the policy", found.options }
+end
+
+local LEVELS = { fast = true, balanced = true, best = true, none = true }
+
+local function compress_level(text)
+  local number = math.tointeger(tonumber(text))
+  if LEVELS[text] then
+    return text
+  elseif number and number >= 1 and number <= 12 then
+    return number
+  end
+  error(usage(("--compress %s: fast, balanced, best, none, or a level from 1 to 12 expected"):format(text)))
+end
+
+-- The outcome of a job as JSON.
+local function job_json(job, status)
+  local items = json.array {}
+  for i, item in ipairs(job.items) do
+    local record = item.record or {}
+    local stores = json.array {}
+    for n, outcome in ipairs(item.targets) do
+      stores[n] = {
+        url = outcome.url, stored = outcome.stored, latest = outcome.latest,
+        error = outcome.err and plain_error(outcome.err),
+      }
+    end
+    items[i] = {
+      item = item.item, key = item.key, ok = item.ok, size = record.size, raw_size = record.raw_size,
+      sha256 = record.sha256, seconds = item.seconds, warnings = record.warning_count,
+      unreadable = record.unreadable, stores = stores,
+    }
+  end
+  return {
+    status = status, run = job.run, time = time.rfc3339(job.time), items = items,
+    warnings = job.warnings, unreadable = job.unreadable, failures = errors_json(job.failures),
+  }
+end
+
+-- Everything that can be wrong with a policy's options is wrong here, before a store is opened.
+local function prepare_policy(found, options)
+  policy.grant(policy.needs_of(found, options))
+  if found.check then
+    local ok, message, hint = found.check(options)
+    if not ok then
+      error(sys.is_error(message) and message or usage(message, hint))
+    end
+  end
+end
+
+local function run_policy(found, job)
+  local ok, err = pcall(found.backup, job)
+  if not ok then
+    err = exit.as_error(err)
+    if exit.is_cancel(err) then
+      error(err)
+    end
+    job:failed(nil, err)
+  elseif #job.items == 0 and #job.failures == 0 then
+    job:failed(nil, sys.error { kind = "io", message = ("policy %s saved nothing"):format(found.name) })
+  end
+end
+
+function commands.backup.run(context)
+  local found, options, global = context.plan.policy, context.options, context.global
+  local compress = compress_level(options.compress)
+  local dir = work_dir(context)
+  prepare_policy(found, context.policy)
+  local stores, failures = backup.open_stores(options.to)
+  if #stores == 0 then
+    for _, err in ipairs(failures) do
+      context.report(err)
+    end
+    local status = exit.combine(failures, false)
+    if global.json then
+      print_json { status = status, items = json.array {}, failures = errors_json(failures) }
+    end
+    return status
+  end
+  sys.seal()
+  local shown <close> = progress.start(global.progress)
+  local job <close> = assert(backup.open {
+    stores = stores, store_failures = failures, options = context.policy, policy = found.name,
+    style = options.name_format or found.naming, latest = options.latest, compress = compress,
+    work_dir = dir, limit_rate = global.limit_rate, expect_size = options.expect_size, progress = shown,
+    on_failure = context.report,
+  })
+  run_policy(found, job)
+  local status = job:status(global.strict)
+  shown:close()
+  if global.json then
+    print_json(job_json(job, status))
+  end
+  return status
+end
+
+-- --- restore ---
+
+commands.restore = {
+  summary = "restore a backup into a folder",
+  options = {
+    from = {
+      "string", required = true, metavar = "URL", env = "LUNARK_FROM", help = "a store, or one archive in it",
+    },
+    item = { "string", metavar = "NAME", help = "which item, where the store has several" },
+    at = { "string", metavar = "TIME", help = "which backup: its time, or `latest` (the newest)" },
+    into = { "string", required = true, metavar = "DIR", help = "folder that it is restored into" },
+    overwrite = { "boolean", help = "the folder may have something in it, which is replaced" },
+  },
+}
+
+local function open_store(url, mode)
+  local opened, err = store.open(url)
+  if opened then
+    local ok
+    ok, err = opened:check(mode)
+    if ok then
+      return opened
+    end
+  end
+  err.url = url
+  error(err)
+end
+
+function commands.restore.run(context)
+  local options, global = context.options, context.global
+  local at
+  if options.at then
+    local err
+    at, err = naming.parse_at(options.at)
+    if not at then
+      error(err)
+    end
+  end
+  local from = open_store(options.from, "read")
+  if from.key and (options.item or at) then
+    error(usage("--from names one archive: --item and --at say nothing there"))
+  end
+  sys.allow("read", options.into)
+  sys.allow("write", options.into)
+  sys.seal()
+  local shown <close> = progress.start(global.progress)
+  local result, err = restore.run(from, {
+    item = options.item, at = at, into = options.into, overwrite = options.overwrite, progress = shown,
+    limit_rate = global.limit_rate,
+  })
+  shown:close()
+  if not result then
+    err.url = err.url or options.from
+    error(err)
+  end
+  local status = (global.strict and result.warnings > 0) and exit.PARTIAL or exit.OK
+  if global.json then
+    result.time = result.time and time.rfc3339(result.time)
+    result.status = status
+    print_json(result)
+  end
+  return status
+end
+
+-- --- list ---
+
+commands.list = {
+  summary = "show the backups in a store",
+  options = {
+    url = { "string", positional = true, required = true, metavar = "URL", help = "the store" },
+    item = { "string", metavar = "NAME", help = "only this item" },
+    all = { "boolean", help = "show incomplete ones, too" },
+  },
+}
+
+-- Columns as wide as what is in them; the numbers of `right` are set to the right.
+local function table_text(rows, right)
+  local widths = {}
+  for _, row in ipairs(rows) do
+    for i, cell in ipairs(row) do
+      widths[i] = math.max(widths[i] or 0, utf8.len(cell) or #cell)
+    end
+  end
+  local lines = {}
+  for n, row in ipairs(rows) do
+    local cells = {}
+    for i, cell in ipairs(row) do
+      local pad = (" "):rep(widths[i] - (utf8.len(cell) or #cell))
+      cells[i] = right[i] and pad .. cell or cell .. pad
+    end
+    lines[n] = table.concat(cells, "  "):gsub("%s+$", "")
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+local function shown_name(name)
+  return (name:gsub("%c", "?"))
+end
+
+function commands.list.run(context)
+  local options = context.options
+  local from = open_store(options.url, "read")
+  sys.seal()
+  local backups, err = list.scan(from, options.item)
+  if not backups then
+    err.url = options.url
+    error(err)
+  end
+  local rows, objects = { { "ITEM", "TIME", "SIZE", "STATE", "KEY" } }, json.array {}
+  for _, found in ipairs(backups) do
+    if found.state ~= "incomplete" or options.all then
+      rows[#rows + 1] = {
+        shown_name(found.item), time.rfc3339(found.time), progress.size(found.size or 0), found.state,
+        shown_name(found.key),
+      }
+      objects[#objects + 1] = {
+        item = found.item, time = time.rfc3339(found.time), size = found.size, state = found.state,
+        key = found.key, manifest = found.manifest,
+      }
+    end
+  end
+  local text = context.global.json and json.encode({ url = from:describe(), backups = objects }, "  ") .. "\n"
+    or #rows > 1 and table_text(rows, { [3] = true }) or "no backups\n"
+  local ok
+  ok, err = sys.write(1, text)
+  if not ok then
+    error(err)
+  end
+  return exit.OK
+end
+
+-- --- run ---
+
+commands.run = {
+  summary = "run a Lua script",
+  options = {
+    script = { "string", positional = true, required = true, metavar = "SCRIPT", help = "file to run" },
+  },
+}
+
+function commands.run.plan(plan, declared)
+  local scan = commandline.scan(plan.words, declared, 1)
+  plan.help = plan.help or scan.help
+  plan.title = "lunark run [options] SCRIPT [args]"
+  plan.args = scan.rest
+  plan.words = scan.before
+  plan.words[#plan.words + 1] = "--"
+  plan.words[#plan.words + 1] = scan.words[1]
+end
+
+-- `needs { exec = {...} }`: grants with --allow declared, else checks that everything was allowed.
+local function needs_of(declared)
+  return function(needs)
+    if type(needs) ~= "table" then
+      error(usage("needs: a table expected, as in needs { exec = { \"pg_dump\" } }"), 2)
+    end
+    local err = policy.check_needs("script", needs)
+    if err then
+      error(err, 2)
+    end
+    if declared and not sys.sealed() then
+      policy.grant(needs)
+      sys.seal()
+      return
+    end
+    for kind, values in pairs(needs) do
+      for _, value in ipairs(values) do
+        local ok, why = sys.check(kind, value)
+        if not ok then
+          error(why)
+        end
+      end
+    end
+  end
+end
+
+-- What the command line names to the script may be used by it: stores by their URLs.
+local function grant_stores(args)
+  for _, argument in ipairs(args) do
+    if argument:find("^%w+://") then
+      local opened, err = store.open(argument)
+      if not opened and err.kind == "usage" then
+        error(err)
+      end
+    end
+  end
+end
+
+-- The person named the file, so it is read before anything is granted.
+local function read_script(path)
+  local file, why = io.open(path, "rb")
+  local source
+  if file then
+    source, why = file:read("a")
+    file:close()
+  end
+  if not source then
+    return nil, usage(("%s can't be read: %s"):format(path, (tostring(why):gsub("^.*: ", ""):lower())))
+  end
+  return source
+end
+
+function commands.run.run(context)
+  local path = context.options.script
+  local declared = false
+  for _, value in ipairs(context.global.allow or {}) do
+    declared = declared or value == "declared"
+  end
+  local source, err = read_script(path)
+  if not source then
+    error(err)
+  end
+  local environment = sys.environment()
+  environment.arg = table.move(context.args, 1, #context.args, 1, { [0] = path })
+  environment.needs = needs_of(declared)
+  grant_stores(context.args)
+  if not declared then
+    sys.seal()
+  end
+  local chunk
+  chunk, err = sys.load(path, source, environment)
+  if not chunk then
+    error(err)
+  end
+  local result = chunk(table.unpack(context.args))
+  if math.type(result) == "integer" and result >= 0 and result <= 255 then
+    return result
+  end
+  return exit.OK
+end
+
+-- --- scripts ---
+
+commands.scripts = {
+  summary = "show where scripts come from, or the text of one",
+  options = {
+    dump = { "string", metavar = "NAME", help = "print one: policies/files.lua" },
+  },
+}
+
+function commands.scripts.run(context)
+  local name = context.options.dump
+  local text
+  if name then
+    local err
+    text, err = scripts.source(name:gsub("^scripts/", ""))
+    if not text then
+      err.exit, err.hint = exit.USAGE, "lunark scripts lists the names"
+      error(err)
+    end
+  else
+    local rows, objects = { { "NAME", "FROM" } }, json.array {}
+    for i, entry in ipairs(scripts.list()) do
+      rows[i + 1] = { entry.name, entry.origin .. (entry.replaces and " (replaces the embedded one)" or "") }
+      objects[i] = entry
+    end
+    text = context.global.json and json.encode({ scripts = objects }, "  ") .. "\n" or table_text(rows, {})
+  end
+  local ok, err = sys.write(1, text)
+  if not ok then
+    error(err)
+  end
+  return exit.OK
+end
+
+return commands

@@ -80,8 +80,7 @@ static int print(lua_State *L)
     if (runtime->print_fd < 0)
         lk_log_write(runtime->log, LK_INFO, NULL, 0, "%s", text);
     else
-        lk_write_shared(runtime->print_fd, text, len, &runtime->stalled[runtime->print_fd == 2],
-                        NULL);
+        lk_write_shared(runtime->print_fd, text, len, &runtime->stalled[runtime->print_fd], NULL);
     return 0;
 }
 

@@ -403,6 +403,8 @@ static void wake(struct lk_event *event)
 {
     struct lk_task *task = (struct lk_task *)((char *)event - offsetof(struct lk_task, wake));
     struct lk_tasks *tasks = task->runtime->tasks;
+    if (tasks == NULL) /* the state is being closed */
+        return;
     lua_State *L = tasks->L;
     lua_pushcfunction(L, run_task);
     lua_pushlightuserdata(L, task);
@@ -476,18 +478,19 @@ void lk_task_cancel(struct lk_task *task, const char *reason)
 void lk_task_set_main(struct lk_runtime *runtime, struct lk_task *task)
 {
     runtime->tasks->main = task;
+    runtime->tasks->hard = false;
 }
 
 void lk_task_take_cancels(struct lk_runtime *runtime)
 {
     struct lk_tasks *tasks = runtime->tasks;
     int cancels = atomic_load(&runtime->cancels);
-    if (tasks->main == NULL || cancels == 0)
-        return;
-    lk_task_cancel(tasks->main, "cancelled by the host");
+    if (cancels > 0 && tasks->main != NULL)
+        lk_task_cancel(tasks->main, "cancelled by the host");
     if (cancels > 1 && !tasks->hard) {
         tasks->hard = true;
-        stop_op(tasks->main);
+        for (struct lk_task *task = tasks->live; task != NULL; task = task->next)
+            stop_op(task);
     }
 }
 
@@ -701,23 +704,32 @@ static void turn(struct lk_runtime *runtime, int timeout_ms)
         lk_log_write(runtime->log, LK_ERROR, NULL, 0, "event loop: %s", err.message);
 }
 
+void lk_tasks_cancel_all(struct lk_runtime *runtime, const char *reason)
+{
+    for (struct lk_task *task = runtime->tasks->live; task != NULL; task = task->next)
+        lk_task_cancel(task, reason);
+}
+
+int lk_tasks_live(const struct lk_runtime *runtime)
+{
+    return runtime->tasks->live_count;
+}
+
 void lk_tasks_close(struct lk_runtime *runtime, double grace)
 {
     struct lk_tasks *tasks = runtime->tasks;
     uint64_t limit = lk_now_ns() + (uint64_t)(grace * 1e9);
     while (tasks->live_count > 0 && lk_now_ns() < limit) {
-        for (struct lk_task *task = tasks->live; task != NULL; task = task->next)
-            lk_task_cancel(task, "the runtime is closing");
+        lk_tasks_cancel_all(runtime, "the runtime is closing");
         turn(runtime, 100);
     }
     /* An operation that was told to stop ends: its contract. What may be in the way is a shield, or
      * a script that goes on regardless and meets LAST_TURNS. */
     tasks->hard = true;
     while (tasks->live_count > 0) {
-        for (struct lk_task *task = tasks->live; task != NULL; task = task->next) {
-            lk_task_cancel(task, "the runtime is closing");
+        lk_tasks_cancel_all(runtime, "the runtime is closing");
+        for (struct lk_task *task = tasks->live; task != NULL; task = task->next)
             stop_op(task);
-        }
         turn(runtime, 100);
     }
 }

@@ -50,6 +50,10 @@ int lk_tasks_new(lua_State *L, struct lk_runtime *runtime, struct lk_error *err)
 /* Cancels every live task and drives the loop until all have ended; after `grace` seconds shields
  * hold nothing back any more, and a task that still goes on is closed by force. */
 void lk_tasks_close(struct lk_runtime *runtime, double grace);
+/* Cancels every live task. */
+void lk_tasks_cancel_all(struct lk_runtime *runtime, const char *reason);
+/* Number of live tasks. */
+int lk_tasks_live(const struct lk_runtime *runtime);
 void lk_tasks_free(struct lk_runtime *runtime);
 /* Function and n arguments on the stack -> a Task on the stack, started at the next turn of the
  * loop. */

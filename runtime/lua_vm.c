@@ -262,8 +262,7 @@ static int require(lua_State *L, bool library)
 {
     const char *name = luaL_checkstring(L, 1);
     lua_settop(L, 1);
-    bool full = library || lk_runtime_of(L)->full_lua;
-    if (!(is_below(name, "posix") && !full) && push_loaded(L))
+    if (!(is_below(name, "posix") && !library) && push_loaded(L))
         return 1;
     for (size_t i = 0; i < sizeof core_modules / sizeof *core_modules; i++) {
         if (strcmp(name, core_modules[i].name) == 0) {
@@ -273,12 +272,12 @@ static int require(lua_State *L, bool library)
         }
     }
     if (is_system_module(name))
-        return run_system_module(L, name, full);
-    if (full && luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE) &&
+        return run_system_module(L, name, library);
+    if (library && luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE) &&
         lua_getfield(L, -1, name) != LUA_TNIL)
         return 1; /* luaunit asks for "string" and the like */
     lua_settop(L, 1);
-    return run_module(L, name, full || is_below(name, "lunark"));
+    return run_module(L, name, library || is_below(name, "lunark"));
 }
 
 int lk_require_library(lua_State *L)

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * engine.c - zlib, libdeflate and ISA-L behind one interface, and the names of engines and levels.
- * Owns the libraries' objects. Knows nothing of gzip members or streams. Any thread; an object is used by one at a
- * time.
+ * Owns the libraries' objects. Knows nothing of gzip members or streams. Any thread; an object is
+ * used by one at a time.
  *
- * Levels were chosen by measurement on a tar of /usr/share (MB/s of one core, size against pigz of the same input):
- * fast = ISA-L 2 (850, +0.4 % of pigz -1; level 3 is 1.6 % smaller at 500), balanced = libdeflate 5 (150, -0.5 % of
- * pigz -6; level 6 is 0.4 % smaller at 132), best = libdeflate 9 (54, -0.8 % of pigz -9; 12 is 2 % smaller at 9). */
+ * Levels were chosen by measurement on a tar of /usr/share (MB/s of one core, size against pigz of
+ * the same input): fast = ISA-L 2 (850, +0.4 % of pigz -1; level 3 is 1.6 % smaller at 500),
+ * balanced = libdeflate 5 (150, -0.5 % of pigz -6; level 6 is 0.4 % smaller at 132), best =
+ * libdeflate 9 (54, -0.8 % of pigz -9; 12 is 2 % smaller at 9). */
 #include "engine.h"
 
 #include <limits.h>
@@ -170,8 +171,8 @@ static bool open_engine(struct lk_deflater *d)
         return open_isal(d);
 #endif
     default:
-        d->zlib_ready = deflateInit2(&d->zlib, d->level, Z_DEFLATED, -MAX_WBITS, 8,
-                                     Z_DEFAULT_STRATEGY) == Z_OK;
+        d->zlib_ready =
+            deflateInit2(&d->zlib, d->level, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY) == Z_OK;
         return d->zlib_ready;
     }
 }
@@ -226,7 +227,8 @@ static size_t isal(struct lk_deflater *d, const void *in, size_t len, void *out,
     s->avail_in = (uint32_t)len;
     s->next_out = out;
     s->avail_out = (uint32_t)cap;
-    /* The library leaves an input that did not fit without an error in some versions: look at both ends. */
+    /* The library leaves an input that did not fit without an error in some versions: look at both
+     * ends. */
     return isal_deflate_stateless(s) == COMP_OK && s->avail_in == 0 ? s->total_out : 0;
 }
 #endif
@@ -272,7 +274,8 @@ size_t lk_stored_size(size_t len)
     return len + blocks * 5;
 }
 
-/* RFC 1951, 3.2.4: a block of at most 65,535 bytes behind a bit for "last", its length and the complement. */
+/* RFC 1951, 3.2.4: a block of at most 65,535 bytes behind a bit for "last", its length and the
+ * complement. */
 size_t lk_deflate_stored(const void *in, size_t len, void *out, size_t cap)
 {
     const unsigned char *from = in;
@@ -339,8 +342,8 @@ int lk_inflate(struct lk_inflater *i, const void *in, size_t len, void *out, siz
 #ifdef HAVE_LIBDEFLATE
     size_t used = 0;
     size_t made = 0;
-    enum libdeflate_result result = libdeflate_deflate_decompress_ex(i->libdeflate, in, len, out,
-                                                                     out_len, &used, &made);
+    enum libdeflate_result result =
+        libdeflate_deflate_decompress_ex(i->libdeflate, in, len, out, out_len, &used, &made);
     return result == LIBDEFLATE_SUCCESS && used == len && made == out_len ? 0 : -1;
 #else
     z_stream *s = &i->zlib;
@@ -365,10 +368,11 @@ uint32_t lk_crc32(uint32_t crc, const void *data, size_t len)
 #endif
 }
 
-/* Pearson's chi-square of 64 pieces of 256 bytes against an even spread. Random, encrypted and compressed data give
- * 255 +- 23, and up to about 600 with a format's own headers between; at the limit of 640 the evenness of single
- * bytes leaves at most 0.25 % to gain. A few percent of text among them are already far beyond. The pieces do not
- * lie at multiples of 512, so that the headers of a tar are not all that is seen, or never. */
+/* Pearson's chi-square of 64 pieces of 256 bytes against an even spread. Random, encrypted and
+ * compressed data give 255 +- 23, and up to about 600 with a format's own headers between; at the
+ * limit of 640 the evenness of single bytes leaves at most 0.25 % to gain. A few percent of text
+ * among them are already far beyond. The pieces do not lie at multiples of 512, so that the headers
+ * of a tar are not all that is seen, or never. */
 bool lk_looks_random(const unsigned char *data, size_t len)
 {
     uint32_t counts[256] = {0};

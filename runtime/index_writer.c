@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * index_writer.c - builds index blocks, the list of blocks and the footer of an archive.
- * Owns the block that is being filled, one entry that waits for its digest, and the finished pieces of the list.
- * Knows no streams: what is ready goes to a callback. One thread.
+ * Owns the block that is being filled, one entry that waits for its digest, and the finished pieces
+ * of the list. Knows no streams: what is ready goes to a callback. One thread.
  *
- * A block is closed before its plain bytes pass what an extra field holds, so it fits whatever deflate makes of it.
- * Digests are not compressed: they would only cost time and a few bits each. */
+ * A block is closed before its plain bytes pass what an extra field holds, so it fits whatever
+ * deflate makes of it. Digests are not compressed: they would only cost time and a few bits each.
+ */
 #include "index_writer.h"
 
 #include "buf.h"
@@ -20,9 +21,9 @@ enum {
     STORED_EXTRA = 5,
     BLOCK_ROOM = LK_PAYLOAD_MAX - BLOCK_FIXED - STORED_EXTRA,
     LIST_ROOM = LK_PAYLOAD_MAX - LIST_FIXED - STORED_EXTRA,
-    LIST_PATH_MAX = 128,     /* bytes of a block's first path in the list */
-    LIST_MAX = 8 << 20,      /* bytes of finished list members kept */
-    MEMBER_COST = 10,        /* bytes of one row of the member table, at most */
+    LIST_PATH_MAX = 128, /* bytes of a block's first path in the list */
+    LIST_MAX = 8 << 20,  /* bytes of finished list members kept */
+    MEMBER_COST = 10,    /* bytes of one row of the member table, at most */
     LEVEL = 6
 };
 
@@ -151,7 +152,8 @@ static int add_path(struct lk_buf *buf, const char *path, size_t len, const char
     return lk_buf_add(buf, path + shared, len - shared, err);
 }
 
-/* A member of the given type around payload[0..fixed) + plain bytes, deflated; the CRC comes first. */
+/* A member of the given type around payload[0..fixed) + plain bytes, deflated; the CRC comes first.
+ */
 static struct lk_chunk *make_member(struct lk_index_writer *w, unsigned type, size_t fixed,
                                     const struct lk_buf *plain, struct lk_error *err)
 {
@@ -306,10 +308,9 @@ static int encode_record(struct lk_index_writer *w, const struct lk_entry *e, ui
     }
     b->len = 0;
     if (add_number(b, flags, err) < 0 || lk_buf_add(b, &type, 1, err) < 0 ||
-        add_number(b, e->mode, err) < 0 ||
-        add_difference(b, member, w->previous_member, err) < 0 ||
-        add_number(b, e->header_at, err) < 0 ||
-        add_number(b, e->data_at - e->header_at, err) < 0 || add_number(b, e->size, err) < 0 ||
+        add_number(b, e->mode, err) < 0 || add_difference(b, member, w->previous_member, err) < 0 ||
+        add_number(b, e->header_at, err) < 0 || add_number(b, e->data_at - e->header_at, err) < 0 ||
+        add_number(b, e->size, err) < 0 ||
         add_difference(b, (uint64_t)e->mtime, (uint64_t)w->previous_mtime, err) < 0 ||
         add_number(b, e->mtime_ns, err) < 0 || add_number(b, e->path_len, err) < 0) {
         return -1;
@@ -352,7 +353,8 @@ static int add_record(struct lk_index_writer *w, const struct lk_entry *e, uint6
     return 0;
 }
 
-/* The chunks of the waiting file have all been read by now, so its digest is only a matter of time. */
+/* The chunks of the waiting file have all been read by now, so its digest is only a matter of time.
+ */
 static int settle(struct lk_index_writer *w, struct lk_error *err)
 {
     struct lk_entry *e = w->waiting;

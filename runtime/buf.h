@@ -20,8 +20,8 @@ void lk_buf_free(struct lk_buf *buf);
 int lk_buf_add(struct lk_buf *buf, const void *data, size_t len, struct lk_error *err);
 int lk_buf_printf(struct lk_buf *buf, struct lk_error *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* Makes room for `more` bytes and a NUL behind data + len and returns where they go; NULL with *err set as above. Who
- * fills them adds to len (and writes the NUL if it is to be read as a string). */
+/* Makes room for `more` bytes and a NUL behind data + len and returns where they go; NULL with *err
+ * set as above. Who fills them adds to len (and writes the NUL if it is to be read as a string). */
 char *lk_buf_room(struct lk_buf *buf, size_t more, struct lk_error *err);
 
 #endif

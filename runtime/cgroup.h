@@ -4,8 +4,8 @@
 #ifndef LK_CGROUP_H
 #define LK_CGROUP_H
 
-/* CPUs that the quota is worth, rounded up; 0 = no quota. root is put before /proc and before the mount points: "" but
- * in tests. */
+/* CPUs that the quota is worth, rounded up; 0 = no quota. root is put before /proc and before the
+ * mount points: "" but in tests. */
 int lk_cgroup_cpus(const char *root);
 
 #endif

@@ -10,7 +10,8 @@
 struct lk_record {
     struct timespec time;
     enum lk_level level;
-    const struct lk_field *common; /* that every line carries; one of the same name in fields hides it */
+    const struct lk_field
+        *common; /* that every line carries; one of the same name in fields hides it */
     size_t common_count;
     const struct lk_field *fields; /* those with a value of NULL are left out */
     size_t count;

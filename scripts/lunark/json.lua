@@ -1,6 +1,7 @@
 --- JSON: text to Lua values by lua-cjson, Lua values to text with sorted keys.
---- Needs lua-cjson. Integers stay integers, an empty array can be written, and failures are returned, not raised.
---- The writer is Lua because what it writes is kept (manifests): the same value must always give the same bytes.
+--- Needs lua-cjson. Integers stay integers, an empty array can be written, and failures are
+--- returned, not raised. The writer is Lua because what it writes is kept (manifests): the same
+--- value must always give the same bytes.
 
 local cjson = require "cjson"
 local sys = require "lunark.core.sys"
@@ -60,7 +61,8 @@ end
 local function encode_number(value)
   if math.type(value) == "integer" then return ("%d"):format(value) end
   if value ~= value or value == math.huge or value == -math.huge then
-    error(sys.error { kind = "usage", op = "json.encode", message = "JSON has no infinite numbers and no NaN" }, 0)
+    local message = "JSON has no infinite numbers and no NaN"
+    error(sys.error { kind = "usage", op = "json.encode", message = message }, 0)
   end
   local short = ("%.14g"):format(value)
   if tonumber(short) ~= value then short = ("%.17g"):format(value) end
@@ -142,8 +144,9 @@ function encode_value(value, out, indent, depth)
   end
 end
 
---- Writes a value with sorted keys. An empty table is an object; `json.array{}` is an empty array. A secret is
---- written as `***`. Raises kind usage for what JSON can't say (functions, NaN, mixed tables).
+--- Writes a value with sorted keys. An empty table is an object; `json.array{}` is an empty array.
+--- A secret is written as `***`. Raises kind usage for what JSON can't say (functions, NaN, mixed
+--- tables).
 ---@param value any
 ---@param indent string? two spaces make it readable
 ---@return string

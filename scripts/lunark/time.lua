@@ -20,8 +20,8 @@ for number, name in ipairs(months) do month_number[name] = number end
 ---@field fraction number? below one second
 ---@field weekday integer 0 is Sunday
 
--- Days since 1970-01-01 of a date in the proleptic Gregorian calendar. The year is counted from March, so that the
--- leap day is its last day.
+-- Days since 1970-01-01 of a date in the proleptic Gregorian calendar. The year is counted from
+-- March, so that the leap day is its last day.
 local function days_from_civil(year, month, day)
   if month <= 2 then year = year - 1 end
   local era = year // 400
@@ -105,8 +105,8 @@ end
 ---@return string
 function time.http(seconds)
   local f = time.fields(seconds)
-  return ("%s, %02d %s %04d %02d:%02d:%02d GMT"):format(days_of_week[f.weekday + 1], f.day, months[f.month], f.year,
-    f.hour, f.min, f.sec)
+  return ("%s, %02d %s %04d %02d:%02d:%02d GMT"):format(days_of_week[f.weekday + 1], f.day,
+    months[f.month], f.year, f.hour, f.min, f.sec)
 end
 
 --- Reads an HTTP date in its current form; nil for anything else.
@@ -114,7 +114,8 @@ end
 ---@return integer?
 function time.parse_http(text)
   if not text then return nil end
-  local day, month, year, hour, min, sec = text:match("^%a+, (%d%d?) (%a%a%a) (%d%d%d%d) (%d%d):(%d%d):(%d%d) GMT$")
+  local day, month, year, hour, min, sec =
+    text:match("^%a+, (%d%d?) (%a%a%a) (%d%d%d%d) (%d%d):(%d%d):(%d%d) GMT$")
   if not day or not month_number[month] then return nil end
   return time.of {
     year = math.tointeger(year), month = month_number[month], day = math.tointeger(day),
@@ -140,8 +141,8 @@ local function split_clock(rest)
   return hour, min, sec, fraction or "", zone or tail
 end
 
---- Reads RFC 3339 and its relatives: a date alone, a space in place of the T, no seconds, the basic form
---- `20260301T120000Z`, a numeric zone. Without a zone it is UTC.
+--- Reads RFC 3339 and its relatives: a date alone, a space in place of the T, no seconds, the basic
+--- form `20260301T120000Z`, a numeric zone. Without a zone it is UTC.
 ---@param text string
 ---@return number? seconds
 ---@return table? err kind usage

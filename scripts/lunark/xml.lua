@@ -1,6 +1,6 @@
 --- XML: small documents (answers of stores) to tables and back, over lua-expat.
---- Needs lua-expat. Bounded: size, depth and number of elements; a document type declaration is refused, so there
---- are no entities to expand.
+--- Needs lua-expat. Bounded: size, depth and number of elements; a document type declaration is
+--- refused, so there are no entities to expand.
 
 local lxp = require "lxp"
 local sys = require "lunark.core.sys"
@@ -113,7 +113,8 @@ end
 ---@param text string
 ---@return boolean
 function xml.can_carry(text)
-  return utf8.len(text) ~= nil and not text:find("[\0-\8\11\12\14-\31]") and not text:find("\xEF\xBF[\xBE\xBF]")
+  return utf8.len(text) ~= nil and not text:find("[\0-\8\11\12\14-\31]")
+    and not text:find("\xEF\xBF[\xBE\xBF]")
 end
 
 return xml

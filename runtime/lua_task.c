@@ -43,7 +43,8 @@ struct lk_task {
     bool cancelled;
     bool failed;
     bool joined;
-    bool lost; /* no memory even for the error: the outcome is not on the stack */
+    bool silent; /* whoever started it learns of a failure in another way */
+    bool lost;   /* no memory even for the error: the outcome is not on the stack */
 };
 
 struct lk_tasks {
@@ -630,11 +631,18 @@ static int task_ended(lua_State *L)
     return 1;
 }
 
+static int task_silence(lua_State *L)
+{
+    struct lk_task *task = luaL_checkudata(L, 1, TASK_CLASS);
+    task->silent = true;
+    return 0;
+}
+
 /* A failure that nobody asked for must not be silent. */
 static int task_gc(lua_State *L)
 {
     struct lk_task *task = luaL_checkudata(L, 1, TASK_CLASS);
-    if (task->state != TASK_ENDED || !task->failed || task->joined || task->lost)
+    if (task->state != TASK_ENDED || !task->failed || task->joined || task->silent || task->lost)
         return 0;
     task->joined = true;
     struct lk_error err;
@@ -646,9 +654,8 @@ static int task_gc(lua_State *L)
 }
 
 static const luaL_Reg functions[] = {
-    {"spawn", task_spawn}, {"join", task_join}, {"cancel", task_cancel},
-    {"self", task_self},   {"live", task_live}, {"ended", task_ended},
-    {NULL, NULL},
+    {"spawn", task_spawn}, {"join", task_join},   {"cancel", task_cancel},   {"self", task_self},
+    {"live", task_live},   {"ended", task_ended}, {"silence", task_silence}, {NULL, NULL},
 };
 
 static const luaL_Reg methods[] = {

@@ -228,7 +228,8 @@ static int run_module(lua_State *L, const char *name, bool trusted)
 {
     luaL_gsub(L, name, ".", "/");
     const char *relative = lua_pushfstring(L, "%s.lua", lua_tostring(L, -1));
-    if (lk_vm_find(L, relative) == 0)
+    const char *package = lua_pushfstring(L, "%s/init.lua", lua_tostring(L, -2));
+    if (lk_vm_find(L, relative) == 0 && lk_vm_find(L, package) == 0)
         return no_module(L, name, "there is no such file in the script directories");
     size_t len;
     const char *source = lua_tolstring(L, -2, &len);

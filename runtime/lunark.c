@@ -200,7 +200,6 @@ static int start(struct lunark *self, const char *name, const char *source, size
     }
     free(self->result);
     self->result = NULL;
-    atomic_store(&self->runtime.cancels, 0);
     lua_pushcfunction(L, start_protected);
     lua_pushlightuserdata(L, &state);
     if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
@@ -326,6 +325,7 @@ int lunark_finish(struct lunark *self, struct lunark_error *error)
         finish.failed = true;
     }
     self->task = NULL;
+    atomic_store(&self->runtime.cancels, 0);
     lua_gc(L, LUA_GCCOLLECT);
     return finish.failed ? hand_out(&finish.err, error) : 0;
 }

@@ -103,8 +103,8 @@ LUNARK_API int lunark_step(struct lunark *runtime, int timeout_ms, struct lunark
 /* The outcome of a script that has ended, as lunark_run_file would have given it. */
 LUNARK_API int lunark_finish(struct lunark *runtime, struct lunark_error *error);
 
-/* Cancels the running script: its operations stop, its cleanup runs. A second call cuts the cleanup
- * short. Any thread, and signal handlers. */
+/* Cancels the running script, or the next one if none runs: its operations stop, its cleanup runs.
+ * A second call cuts the cleanup short. Any thread, and signal handlers. */
 LUNARK_API void lunark_cancel(struct lunark *runtime);
 
 #ifdef __cplusplus

@@ -42,7 +42,8 @@ local function check(kind, path, op)
     error(sys.error { kind = "usage", op = "fs." .. op, message = "fs." .. op .. ": a path is expected" }, 0)
   end
   if path:find("\0", 1, true) then
-    return nil, sys.error { kind = "usage", op = "fs." .. op, message = "a path can't hold a byte of value 0" }
+    local message = "a path can't hold a byte of value 0"
+    return nil, sys.error { kind = "usage", op = "fs." .. op, message = message }
   end
   return sys.check(kind, fs.absolute(path))
 end
@@ -201,7 +202,9 @@ function fs.mkdir_all(path, mode)
   while true do
     local info, message, code = stat.stat(at)
     if info then
-      if stat.S_ISDIR(info.st_mode) == 0 then return failure("mkdir_all", at, "not a directory", errno.ENOTDIR) end
+      if stat.S_ISDIR(info.st_mode) == 0 then
+        return failure("mkdir_all", at, "not a directory", errno.ENOTDIR)
+      end
       break
     end
     if code ~= errno.ENOENT then return failure("mkdir_all", at, message, code) end

@@ -120,7 +120,8 @@ end
 
 function encode_value(value, out, indent, depth)
   if depth > 64 then
-    error(sys.error { kind = "usage", op = "json.encode", message = "the value nests deeper than 64 levels" }, 0)
+    local message = "the value nests deeper than 64 levels"
+    error(sys.error { kind = "usage", op = "json.encode", message = message }, 0)
   end
   local kind = type(value)
   if kind == "string" then

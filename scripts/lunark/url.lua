@@ -92,7 +92,9 @@ function url.parse(text)
   end
   local scheme, rest = text:match("^(%a[%w+.-]*)://(.*)$")
   if not scheme then
-    if text:find("^file:/[^/]") then return bad(SLASHES, "%s: three slashes are expected after 'file:'", text) end
+    if text:find("^file:/[^/]") then
+      return bad(SLASHES, "%s: three slashes are expected after 'file:'", text)
+    end
     return parse_file(text)
   end
   scheme = scheme:lower()
@@ -101,7 +103,8 @@ function url.parse(text)
   local host, path = before:match("^([^/]*)/?(.*)$")
   local shown = scheme .. "://" .. before
   if host:find("@", 1, true) then
-    return bad("use the environment or a credentials file", "%s://...: a user or password in a URL is refused", scheme)
+    return bad("use the environment or a credentials file",
+      "%s://...: a user or password in a URL is refused", scheme)
   end
   if before:find("#", 1, true) then
     return bad("write it as %23", "%s: '#' has no meaning here", shown)

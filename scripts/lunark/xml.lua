@@ -63,7 +63,9 @@ local function make_handlers(state)
     StartElement = function(parser, name)
       state.count = state.count + 1
       if #stack > MAX_DEPTH then return refuse(parser, "nests deeper than " .. MAX_DEPTH .. " levels") end
-      if state.count > MAX_ELEMENTS then return refuse(parser, "has more than " .. MAX_ELEMENTS .. " elements") end
+      if state.count > MAX_ELEMENTS then
+        return refuse(parser, "has more than " .. MAX_ELEMENTS .. " elements")
+      end
       local element = setmetatable({ name = name:match("[^:]+$"), texts = {} }, Element)
       table.insert(stack[#stack], element)
       stack[#stack + 1] = element

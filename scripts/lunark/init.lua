@@ -3,10 +3,17 @@
 -- `lunark.exec.run{...}`. Each is loaded when it is first used.
 local sys = require "lunark.core.sys"
 
-return setmetatable({ version = sys.version }, {
-  __index = function(self, name)
-    local module = require("lunark." .. name)
-    rawset(self, name, module)
-    return module
-  end,
-})
+local function modules(prefix)
+  return setmetatable({}, {
+    __index = function(self, name)
+      local module = require(prefix .. name)
+      rawset(self, name, module)
+      return module
+    end,
+  })
+end
+
+local M = modules("lunark.")
+M.version = sys.version
+M.core = modules("lunark.core.")
+return M

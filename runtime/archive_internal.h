@@ -3,7 +3,7 @@
 #ifndef LK_ARCHIVE_INTERNAL_H
 #define LK_ARCHIVE_INTERNAL_H
 
-#include "archive.h"
+#include "archiver.h"
 #include "links.h"
 #include "pack.h"
 #include "walk.h"

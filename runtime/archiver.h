@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * archive.h - a tar of paths as a stream of chunks, and the way back: extraction beneath a directory.
- * The source walks and reads on a stage thread, extraction writes on one. Format: docs/format.md. */
-#ifndef LK_ARCHIVE_H
-#define LK_ARCHIVE_H
+ * archiver.h - a tar of paths as a stream of chunks, and the way back: extraction beneath a directory.
+ * The source walks and reads on a stage thread, extraction writes on one. Format: docs/format.md. Not called
+ * archive.h, which is the name of libarchive's header. */
+#ifndef LK_ARCHIVER_H
+#define LK_ARCHIVER_H
 
 #include "caps.h"
 #include "stream.h"
@@ -15,7 +16,7 @@ struct lk_archive_root {
 struct lk_archive_options {
     const struct lk_archive_root *roots;
     size_t root_count;
-    const char *const *exclude; /* patterns as in tar --exclude, see archive.c */
+    const char *const *exclude; /* patterns as in tar --exclude, see walk.h */
     size_t exclude_count;
     bool exclude_caches;  /* directories with a valid CACHEDIR.TAG: only the tag is kept */
     bool one_file_system;

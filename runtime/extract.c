@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: MIT
+ * extract.c - reads a tar stream on a stage thread and has its entries written beneath a directory.
+ *
+ * libarchive parses, fed with the stream's chunks; it never touches the disk. The thread's locale (not the process's)
+ * is UTF-8 meanwhile, so that names come through as they are. An archive must end with its end mark: what was cut off
+ * is an error, also between two entries. What follows the end mark is read too, because the stream's own end decides
+ * whether all of this was right.
+ *
+ * Owns the input and the descriptor of the target. */
+#include "extract_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <locale.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* --- libarchive's side --- */
+
+static la_ssize_t read_input(struct archive *archive, void *arg, const void **data)
+{
+    struct lk_extract *x = arg;
+    do {
+        lk_chunk_unref(x->chunk);
+        x->chunk = NULL;
+        int result = lk_stream_read(x->input, &x->chunk, &x->input_error);
+        if (result == LK_STREAM_DONE) {
+            x->ended = true;
+            return 0;
+        }
+        if (result < 0) {
+            archive_set_error(archive, EIO, "input failed");
+            return ARCHIVE_FATAL;
+        }
+    } while (x->chunk->len == 0);
+    *data = x->chunk->data;
+    return (la_ssize_t)x->chunk->len;
+}
+
+int lk_extract_parse_error(struct lk_extract *x, struct lk_error *err)
+{
+    if (x->input_error.kind != LK_OK) {
+        *err = x->input_error;
+        return -1;
+    }
+    if (x->ended)
+        return lk_error_set(err, LK_CORRUPT, "the archive is cut off after %llu bytes, more was expected",
+                            (unsigned long long)archive_filter_bytes(x->archive, -1));
+    const char *text = archive_error_string(x->archive);
+    return lk_error_set(err, LK_CORRUPT, "the archive is damaged near byte %llu: %s",
+                        (unsigned long long)archive_filter_bytes(x->archive, -1), text ? text : "no tar entry");
+}
+
+static int read_entries(struct lk_extract *x)
+{
+    for (;;) {
+        struct archive_entry *entry;
+        if (__atomic_load_n(&x->stop, __ATOMIC_RELAXED))
+            return lk_error_set(&x->error, LK_CANCELLED, "the extraction was cancelled");
+        int result = archive_read_next_header(x->archive, &entry);
+        if (result == ARCHIVE_EOF && !x->ended)
+            return 0;
+        if (result == ARCHIVE_RETRY)
+            continue;
+        if (result != ARCHIVE_OK && result != ARCHIVE_WARN)
+            return lk_extract_parse_error(x, &x->error);
+        if (lk_extract_entry(x, entry))
+            return -1;
+        __atomic_add_fetch(&x->files, 1, __ATOMIC_RELAXED);
+    }
+}
+
+/* What follows the end mark: padding, or the stream's own verdict. */
+static int drain(struct lk_extract *x)
+{
+    int result;
+    do {
+        lk_chunk_unref(x->chunk);
+        x->chunk = NULL;
+        result = lk_stream_read(x->input, &x->chunk, &x->error);
+    } while (result == LK_STREAM_DATA);
+    return result == LK_STREAM_DONE ? 0 : -1;
+}
+
+/* --- the stage --- */
+
+/* The clock that new files beneath the target get their times from, which may not be this machine's. */
+static void read_clock(struct lk_extract *x)
+{
+    struct stat st;
+    int fd = openat(x->into, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    if (fd >= 0 && fstat(fd, &st) == 0)
+        x->began = st.st_ctim;
+    else
+        clock_gettime(CLOCK_REALTIME_COARSE, &x->began);
+    if (fd >= 0)
+        close(fd);
+}
+
+static int set_up(struct lk_extract *x)
+{
+    read_clock(x);
+    lk_buf_init(&x->path, 2 * LK_TAR_PATH_MAX);
+    lk_buf_init(&x->target, 2 * LK_TAR_PATH_MAX);
+    if (!(x->parents = lk_beneath_new(x->into, &x->error)) || !(x->targets = lk_beneath_new(x->into, &x->error)) ||
+        !(x->names = lk_names_new(&x->error)))
+        return -1;
+    x->archive = archive_read_new();
+    if (!x->archive || archive_read_support_format_tar(x->archive))
+        return lk_error_set(&x->error, LK_MEMORY, "no memory to read an archive");
+    if (archive_read_open2(x->archive, x, NULL, read_input, NULL, NULL))
+        return lk_extract_parse_error(x, &x->error);
+    return 0;
+}
+
+static void drop_stage(struct lk_extract *x)
+{
+    for (size_t i = 0; i < x->dir_count; i++) {
+        free(x->dirs[i].path);
+        archive_entry_free(x->dirs[i].entry);
+    }
+    free(x->dirs);
+    archive_read_free(x->archive);
+    lk_chunk_unref(x->chunk);
+    lk_beneath_free(x->parents);
+    lk_beneath_free(x->targets);
+    lk_buf_free(&x->path);
+    lk_buf_free(&x->target);
+    lk_names_free(x->names);
+}
+
+static void extract_stage(void *arg)
+{
+    struct lk_extract *x = arg;
+    locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+    locale_t before = utf8 ? uselocale(utf8) : (locale_t)0;
+    int result = set_up(x);
+    if (result == 0)
+        result = read_entries(x);
+    /* Also after a failure: what is there should look as it should. */
+    struct lk_error first = x->error;
+    if (lk_extract_finish_dirs(x) && result == 0)
+        result = -1;
+    else if (result)
+        x->error = first;
+    if (result == 0)
+        result = drain(x);
+    if (result)
+        lk_stream_cancel(x->input);
+    drop_stage(x);
+    if (utf8) {
+        uselocale(before);
+        freelocale(utf8);
+    }
+    if (result && __atomic_load_n(&x->stop, __ATOMIC_RELAXED))
+        lk_error_set(&x->error, LK_CANCELLED, "the extraction was cancelled");
+    x->done(x->arg, result ? &x->error : NULL);
+    lk_extract_unref(x);
+}
+
+/* --- interface --- */
+
+/* mkdir -p */
+static int make_directories(const char *path, struct lk_error *err)
+{
+    char *copy = strdup(path);
+    if (!copy)
+        return lk_error_set(err, LK_MEMORY, "no memory for a path");
+    int result = 0;
+    for (size_t at = 1; at <= strlen(path) && result == 0; at++) {
+        if (path[at] != '/' && path[at])
+            continue;
+        copy[at] = 0;
+        if (mkdir(copy, 0777) && errno != EEXIST)
+            result = lk_error_errno(err, errno, "directory %s can't be made", copy);
+        copy[at] = path[at];
+    }
+    free(copy);
+    return result;
+}
+
+static int open_into(const char *path, struct lk_error *err)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) {
+        if (make_directories(path, err))
+            return -1;
+        fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
+    if (fd < 0)
+        lk_error_errno(err, errno, "directory %s can't be opened", path);
+    return fd;
+}
+
+struct lk_extract *lk_extract_new(struct lk_pool *pool, struct lk_stream *input,
+                                  const struct lk_extract_options *options,
+                                  void (*done)(void *arg, const struct lk_error *err), void *arg,
+                                  struct lk_error *err)
+{
+    struct lk_extract *x = calloc(1, sizeof *x);
+    if (!x) {
+        lk_error_set(err, LK_MEMORY, "no memory for an extraction");
+        goto failed;
+    }
+    *x = (struct lk_extract){.refs = 2, .input = input, .done = done, .arg = arg, .overwrite = options->overwrite};
+    x->must_keep = options->owner == LK_OWNER_KEEP;
+    x->keep_owner = x->must_keep || (options->owner == LK_OWNER_AUTO && geteuid() == 0);
+    x->into = open_into(options->into, err);
+    if (x->into >= 0 && lk_pool_stage(pool, "extract", extract_stage, x, err) == 0)
+        return x;
+    if (x->into >= 0)
+        close(x->into);
+    free(x);
+failed:
+    lk_stream_cancel(input);
+    lk_stream_unref(input);
+    return NULL;
+}
+
+void lk_extract_progress(struct lk_extract *x, uint64_t *bytes, uint64_t *files)
+{
+    *bytes = __atomic_load_n(&x->bytes, __ATOMIC_RELAXED);
+    *files = __atomic_load_n(&x->files, __ATOMIC_RELAXED);
+}
+
+const struct lk_archive_stats *lk_extract_result(struct lk_extract *x)
+{
+    return &x->stats;
+}
+
+void lk_extract_cancel(struct lk_extract *x)
+{
+    __atomic_store_n(&x->stop, 1, __ATOMIC_RELAXED);
+    lk_stream_cancel(x->input);
+}
+
+void lk_extract_unref(struct lk_extract *x)
+{
+    if (!x || __atomic_sub_fetch(&x->refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    close(x->into);
+    lk_stream_unref(x->input);
+    lk_stats_free(&x->stats);
+    free(x);
+}

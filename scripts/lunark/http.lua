@@ -1,6 +1,7 @@
---- HTTP requests: one attempt, signed in the calling task, over lunark.core.http. Needs net for the host.
---- No redirect is followed and nothing is retried here: lunark.retry and the providers do that. Any status is a
---- response. Bodies of a backup travel as parts and streams, never as strings.
+--- HTTP requests: one attempt, signed in the calling task, over lunark.core.http. Needs net for the
+--- host. No redirect is followed and nothing is retried here: lunark.retry and the providers do
+--- that. Any status is a response. Bodies of a backup travel as parts and streams, never as
+--- strings.
 
 local core = require "lunark.core.http"
 local crypto = require "lunark.core.crypto"
@@ -9,22 +10,26 @@ local sys = require "lunark.core.sys"
 local http = {}
 
 ---@class lunark.http.Options
----@field url string http or https, escaped, without user, password and fragment; the path is sent as it stands
+---@field url string http or https, escaped, without user, password and fragment; the path is sent
+---  as it stands
 ---@field method string? default "GET"
----@field query table|string|nil list of {name, value} pairs, escaped in that order; or text that is escaped already
+---@field query table|string|nil list of {name, value} pairs, escaped in that order; or text that
+---  is escaped already
 ---@field headers table? name = value, a string, a number or a secret; names are sent in lower case
 ---@field body string|lunark.Part|lunark.Stream|nil a stream is moved; it can't be sent again
 ---@field length integer? bytes of a stream, checked; without it the stream is sent chunked
----@field sink string? "stream": a body with a status below 300 becomes response.stream, as soon as the header is there
----@field max integer? bytes of a body that becomes a string, default 1 MiB; longer is an error of kind memory, or cut
----off with a status of 300 and above
----@field sign fun(request: lunark.http.Signable): any, any called before the attempt; may park; false or nil with an
----error ends the request with that error
+---@field sink string? "stream": a body with a status below 300 becomes response.stream, as soon as
+---  the header is there
+---@field max integer? bytes of a body that becomes a string, default 1 MiB; longer is an error of
+---  kind memory, or cut off with a status of 300 and above
+---@field sign fun(request: lunark.http.Signable): any, any called before the attempt; may park;
+---  false or nil with an error ends the request with that error
 ---@field connect_timeout number? seconds for name, connection and TLS, default 10
----@field idle_timeout number? seconds without a byte either way, default 60; 0 = none. Waiting for the own side's
----streams does not count
+---@field idle_timeout number? seconds without a byte either way, default 60; 0 = none. Waiting for
+---  the own side's streams does not count
 ---@field timeout number? seconds in all, default none
----@field ca_file string? PEM file of the CAs to trust, in place of CURL_CA_BUNDLE, SSL_CERT_FILE and SSL_CERT_DIR
+---@field ca_file string? PEM file of the CAs to trust, in place of CURL_CA_BUNDLE, SSL_CERT_FILE
+---  and SSL_CERT_DIR
 ---@field ca_path string? directory of such files with hashed names
 ---@field insecure boolean? TLS is not verified
 ---@field proxy string? "env" (default), "none", or a URL; cloud metadata addresses never use one
@@ -40,28 +45,32 @@ local http = {}
 ---@field query string as it is sent, "" if there is none
 ---@field headers table lower-case name = string or secret
 ---@field body_size integer? nil for a stream of unknown length
----@field body_hash table lower-case hex by name of the digest; a part's own, a string's as asked for; empty for a stream
+---@field body_hash table lower-case hex by name of the digest; a part's own, a string's as asked
+---  for; empty for a stream
 
 ---@class lunark.http.Response
 ---@field status integer
----@field headers table lower-case name = value; of several with one name the values are joined with ", "
+---@field headers table lower-case name = value; of several with one name the values are joined
+---  with ", "
 ---@field body string? unless it is a stream
 ---@field stream lunark.Stream?
 ---@field request_id string?
 ---@field seconds number until the response, or its header, was there
 ---@field retries integer 0
 
-local KNOWN = { query = true, sign = true, headers = true, url = true, method = true, body = true, length = true }
+-- What is settled here; the rest goes to the core as it is, which knows the names.
+local OWN = { url = true, query = true, headers = true, sign = true }
 
 local function misuse(format, ...)
-  error(sys.error { kind = "usage", op = "http.request", message = "http.request: " .. format:format(...) }, 0)
+  local message = "http.request: " .. format:format(...)
+  error(sys.error { kind = "usage", op = "http.request", message = message }, 0)
 end
 
 --- Escapes everything but `A-Za-z0-9-._~` (RFC 3986).
 ---@param text string
 ---@return string
 function http.escape(text)
-  return (text:gsub("[^%w%-._~]", function(byte) return ("%%%02X"):format(byte:byte()) end))
+  return (text:gsub("[^A-Za-z0-9%-._~]", function(byte) return ("%%%02X"):format(byte:byte()) end))
 end
 
 --- Writes a query: list of {name, value} pairs, values strings or numbers -> "name=value&...".
@@ -70,7 +79,9 @@ end
 function http.query(list)
   local out = {}
   for index, pair in ipairs(list) do
-    if type(pair) ~= "table" or type(pair[1]) ~= "string" then misuse("query: entry %d is not {name, value}", index) end
+    if type(pair) ~= "table" or type(pair[1]) ~= "string" then
+      misuse("query: entry %d is not {name, value}", index)
+    end
     local value = pair[2]
     if value == nil then value = "" end
     if type(value) ~= "string" and math.type(value) ~= "integer" then
@@ -83,7 +94,8 @@ end
 
 --- Splits a URL as `request` understands it.
 ---@param text string
----@return table|nil url {scheme, host, port, default_port, path, query}; query nil if there is none
+---@return table|nil url {scheme, host, port, default_port, path, query}; query nil if there is
+---  none
 ---@return table? err kind usage
 function http.parse_url(text)
   return core.parse_url(text)
@@ -92,7 +104,9 @@ end
 local function with_query(url, query)
   if type(query) == "table" then query = http.query(query) end
   if query == nil or query == "" then return url end
-  if type(query) ~= "string" then misuse("'query' must be a list or a string, got %s", type(query)) end
+  if type(query) ~= "string" then
+    misuse("'query' must be a list or a string, got %s", type(query))
+  end
   return url .. (url:find("?", 1, true) and "&" or "?") .. query
 end
 
@@ -100,7 +114,9 @@ end
 local function copy_headers(given)
   local headers = {}
   for name, value in pairs(given or {}) do
-    if type(name) ~= "string" then misuse("the name of a header must be a string, got %s", type(name)) end
+    if type(name) ~= "string" then
+      misuse("the name of a header must be a string, got %s", type(name))
+    end
     local key = name:lower()
     if headers[key] then misuse("header '%s' stands there twice", key) end
     if type(value) == "number" then value = tostring(value) end
@@ -133,8 +149,12 @@ local function sign(options, url, headers)
   local parsed, err = core.parse_url(url)
   if not parsed then return nil, err end
   local request = {
-    method = options.method or "GET", url = url, path = parsed.path, query = parsed.query or "", headers = headers,
+    method = options.method or "GET",
+    url = url,
     host = parsed.default_port and parsed.host or ("%s:%d"):format(parsed.host, parsed.port),
+    path = parsed.path,
+    query = parsed.query or "",
+    headers = headers,
   }
   request.body_size, request.body_hash = describe_body(options.body, options.length)
   local done, failure = options.sign(request)
@@ -145,10 +165,15 @@ end
 --- Sends one request and parks until its response is there.
 ---@param options lunark.http.Options
 ---@return lunark.http.Response|nil
----@return table? err kind network, timeout, denied, memory, cancelled; or what the signer or the body's source gave
+---@return table? err kind network, timeout, denied, memory, cancelled; or what the signer or the
+---  body's source gave
 function http.request(options)
-  if type(options) ~= "table" then misuse("expected a table of options, got %s", type(options)) end
-  if type(options.url) ~= "string" then misuse("'url' must be a string, got %s", type(options.url)) end
+  if type(options) ~= "table" then
+    misuse("expected a table of options, got %s", type(options))
+  end
+  if type(options.url) ~= "string" then
+    misuse("'url' must be a string, got %s", type(options.url))
+  end
   local headers = copy_headers(options.headers)
   local url = with_query(options.url, options.query)
   if options.sign then
@@ -156,9 +181,9 @@ function http.request(options)
     if not signed then return nil, more end
     url, headers = signed, more
   end
-  local plain = { url = url, headers = headers, method = options.method, body = options.body, length = options.length }
+  local plain = { url = url, headers = headers }
   for key, value in pairs(options) do
-    if not KNOWN[key] then plain[key] = value end
+    if not OWN[key] then plain[key] = value end
   end
   return core.request(plain)
 end

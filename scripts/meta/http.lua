@@ -1,12 +1,14 @@
 ---@meta lunark.core.http
---- lunark.core.http: one HTTP request over libcurl. Scripts use lunark.http, which adds query and signature.
+--- lunark.core.http: one HTTP request over libcurl. Scripts use lunark.http, which adds query and
+--- signature.
 
 local http = {}
 
---- Parks until the response (with sink = "stream": its header) is there. Needs net for the host, and for a proxy and
---- addresses that are named here.
----@param options table url, method, headers {name = string or secret}, body, length, sink, max, connect_timeout,
---- idle_timeout, timeout, ca_file, ca_path, insecure, proxy, http2, expect_continue, resolve: see lunark.http.Options
+--- Parks until the response (with sink = "stream": its header) is there. Needs net for the host,
+--- and for a proxy and addresses that are named here.
+---@param options table url, method, headers {name = string or secret}, body, length, sink, max,
+---  connect_timeout, idle_timeout, timeout, ca_file, ca_path, insecure, proxy, http2,
+---  expect_continue, resolve: see lunark.http.Options
 ---@return lunark.http.Response|nil
 ---@return table? err
 function http.request(options) end

@@ -53,7 +53,7 @@ Job.__index = Job
 ---@return table list of errors of the others, with `url`
 function backup.open_stores(urls)
   local usable, failures = {}, {}
-  local opened = task.map(urls, #urls, function(url)
+  local opened = task.map(urls, math.max(#urls, 1), function(url)
     local target, err = store.open(url)
     if target and target.key then
       target, err = nil, sys.error {
@@ -71,6 +71,9 @@ function backup.open_stores(urls)
     if one.store then
       usable[#usable + 1] = one.store
     else
+      if one.err.kind ~= "usage" and (one.err.kind ~= "denied" or one.err.code) then
+        one.err.exit = exit.UNREACHABLE
+      end
       one.err.url = urls[i]
       failures[#failures + 1] = one.err
     end
@@ -266,7 +269,7 @@ local function publish_all(job, record, stores, done)
   local options = {
     stamp = naming.format_time(record.time, job.style), style = job.style, latest = job.move_latest,
   }
-  return task.map(stores, #stores, function(target, i)
+  return task.map(stores, math.max(#stores, 1), function(target, i)
     local sent = done.targets[i]
     if not sent.ok then
       return { ok = false, stored = false, err = sent.err }

@@ -18,16 +18,16 @@ cli.global = {
   strict = { "boolean", help = "any warning gives exit status 5" },
   timeout = { "duration", help = "end with status 124 after this time" },
   log_level = {
-    "enum", choices = { "debug", "info", "warn", "error" }, default = "info", env = "LUNARK_LOG_LEVEL",
+    "enum", values = { "debug", "info", "warn", "error" }, default = "info", env = "LUNARK_LOG_LEVEL",
     help = "what is logged",
   },
   log_format = {
-    "enum", choices = { "text", "json" }, default = "text", env = "LUNARK_LOG_FORMAT",
+    "enum", values = { "text", "json" }, default = "text", env = "LUNARK_LOG_FORMAT",
     help = "how a log line looks",
   },
-  log_to = { "enum", choices = { "stderr", "stdout" }, default = "stderr", help = "where the log goes" },
+  log_to = { "enum", values = { "stderr", "stdout" }, default = "stderr", help = "where the log goes" },
   progress = {
-    "enum", choices = { "auto", "bar", "plain", "none" }, default = "auto",
+    "enum", values = { "auto", "bar", "plain", "none" }, default = "auto",
     help = "a bar, a line every 30 s, or nothing; auto: a bar on a terminal",
   },
   memory = { "size", env = "LUNARK_MEMORY", help = "memory for streams (40M where nothing is said)" },
@@ -178,16 +178,17 @@ local function run(args, context)
   if plan.text then
     return out(plan.text)
   end
-  local parser = commandline.parser(plan.title, plan.summary, plan.groups, plan.epilog)
+  local parser = commandline.parser(plan.title, plan.summary, plan.groups, plan.epilog, plan.tail)
   if plan.help then
     return out(parser:get_help() .. "\n")
   end
-  local values, err = commandline.parse(parser, plan.groups, plan.words)
+  local values, err = commandline.parse(parser, plan.groups, plan.words, plan.title)
   if not values then
     error(err)
   end
   context.plan, context.args = plan, plan.args
-  context.options, context.global, context.policy = values[1], values[2], values[3]
+  context.options, context.global = values[#values - 1], values[#values]
+  context.policy = values[#values - 2]
   apply(context.global)
   context.report = function(failure)
     report(failure, context.global.log_format)

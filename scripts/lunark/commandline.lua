@@ -13,7 +13,7 @@ local sys = require "lunark.core.sys"
 
 local commandline = {}
 
-local ONLY_HERE = { help = true, metavar = true, short = true, positional = true, repeated = true }
+local ONLY_HERE = { short = true, positional = true, repeated = true }
 
 local function usage(message, hint)
   return sys.error { kind = "usage", message = message, hint = hint }
@@ -95,10 +95,10 @@ function commandline.scan(args, declared, count)
   return found
 end
 
--- All values of one repeated option, wherever it stands; needed before anything else can be parsed.
---- @param args string[]
---- @param name string
---- @return string[]
+--- All values of one repeated option, wherever it stands; needed before anything else can be parsed.
+---@param args string[]
+---@param name string
+---@return string[]
 function commandline.values(args, name)
   local values = {}
   local flag = "--" .. dashed(name)
@@ -142,15 +142,16 @@ end
 local function describe(option)
   local notes = {}
   if option.default ~= nil and option[1] ~= "boolean" then
-    local default = type(option.default) == "table" and table.concat(option.default, ",") or option.default
-    notes[#notes + 1] = "default: " .. tostring(default)
-  elseif option.default == true then
-    notes[#notes + 1] = "default: yes"
+    local default = option.default
+    notes[#notes + 1] = "default: " .. (type(default) == "table" and table.concat(default, ",") or default)
   end
   if option.env then
-    notes[#notes + 1] = "environment: " .. option.env
+    notes[#notes + 1] = "environment: " .. (type(option.env) == "table" and option.env[1] or option.env)
   end
   local text = option.help or ""
+  if option.default == true then
+    text = "don't " .. text
+  end
   if #notes > 0 then
     text = text .. " (" .. table.concat(notes, "; ") .. ")"
   end
@@ -160,8 +161,8 @@ end
 local function metavar(name, option)
   if option.metavar then
     return option.metavar
-  elseif option.choices then
-    return table.concat(option.choices, "|")
+  elseif option.values then
+    return table.concat(option.values, "|")
   end
   return option[1] == "string" and name:upper() or option[1]:upper()
 end
@@ -203,18 +204,39 @@ local function add_positional(parser, name, option)
   end
 end
 
+-- One line: what is needed, and "[options]" for the rest.
+local function usage_line(title, groups, tail)
+  local words, positional = { "Usage:", title, "[options]" }, {}
+  for _, group in ipairs(groups) do
+    for _, name in ipairs(sorted_names(group[2])) do
+      local option = group[2][name]
+      local value = metavar(name, option)
+      if option.positional then
+        value = option[1] == "list" and value .. "..." or value
+        positional[#positional + 1] = option.required and value or "[" .. value .. "]"
+      elseif option.required then
+        words[#words + 1] = ("--%s %s"):format(dashed(name), value)
+      end
+    end
+  end
+  table.move(positional, 1, #positional, #words + 1, words)
+  words[#words + 1] = tail
+  return table.concat(words, " ")
+end
+
 --- Makes a parser.
 ---@param title string "lunark backup files"
 ---@param summary string
 ---@param groups table list of {title, options}
 ---@param epilog string|nil
+---@param tail string|nil what else stands on the command line, for the usage
 ---@return table parser of argparse
-function commandline.parser(title, summary, groups, epilog)
-  local parser = argparse(title, summary, epilog)
-  parser:add_help(false):usage_max_width(100):help_max_width(100):help_description_margin(30)
+function commandline.parser(title, summary, groups, epilog, tail)
+  local parser = argparse(title, summary:sub(1, 1):upper() .. summary:sub(2) .. ".", epilog)
+  parser:add_help(false):help_max_width(100):help_description_margin(30)
+  parser:usage(usage_line(title, groups, tail))
   for _, group in ipairs(groups) do
-    local first = #parser._options + 1
-    local arguments = #parser._arguments + 1
+    local first, arguments = #parser._options + 1, #parser._arguments + 1
     for _, name in ipairs(sorted_names(group[2])) do
       local option = group[2][name]
       if option.positional then
@@ -238,7 +260,10 @@ local function parse_words(parser, args)
   if ok then
     return result
   end
-  return nil, usage((result:sub(1, 1):lower() .. result:sub(2)):gsub("\nUsage.*", ""))
+  local message, tip = result:match("^(.-)\n(.*)$")
+  message = message or result
+  return nil, usage(message:sub(1, 1):lower() .. message:sub(2), tip and tip:sub(1, 1):lower() .. tip:sub(2)
+    or ("%s --help shows the options"):format(parser._name:match("^lunark [%w_-]+ ?[%w_-]*")))
 end
 
 -- What lunark.options is asked: the declaration without what only the command line knows.
@@ -252,13 +277,56 @@ local function bare(option)
   return out
 end
 
+-- Environment variables are read where an option declares them.
+local function allow_environment(option)
+  for _, name in ipairs(type(option.env) == "table" and option.env or { option.env }) do
+    sys.allow("env", name)
+    if option[1] == "secret" then
+      sys.allow("env", name .. "_FILE")
+    end
+  end
+end
+
+local function label(name)
+  return "--" .. dashed(name)
+end
+
+-- The values of one group of declarations from what argparse found.
+local function read_group(group, result, title)
+  local declared, flags, lists = {}, {}, {}
+  for name, option in pairs(group) do
+    local value = result[name]
+    allow_environment(option)
+    if option[1] == "list" and type(value) == "table" and #value > 0 then
+      lists[name] = value
+    else
+      declared[name] = bare(option)
+      if type(value) ~= "table" then
+        flags[name] = value
+      end
+      if option.positional then
+        declared[name].required = false -- argparse has seen to that
+      end
+    end
+  end
+  local values, err = options.parse(declared, flags, { what = title, label = label })
+  if not values then
+    return nil, err
+  end
+  for name, list in pairs(lists) do
+    values[name] = list
+  end
+  return values
+end
+
 --- Reads options.
 ---@param parser table
 ---@param groups table as for commandline.parser
 ---@param args string[]
+---@param title string whose options they are, for messages
 ---@return table[]|nil one table of values for each group
 ---@return table|nil err kind usage
-function commandline.parse(parser, groups, args)
+function commandline.parse(parser, groups, args, title)
   local all = {}
   for _, group in ipairs(groups) do
     for name, option in pairs(group[2]) do
@@ -276,22 +344,7 @@ function commandline.parse(parser, groups, args)
   end
   local out = {}
   for i, group in ipairs(groups) do
-    local declared, flags = {}, {}
-    for name, option in pairs(group[2]) do
-      declared[name] = bare(option)
-      local value = result[name]
-      if type(value) == "table" and #value == 0 then
-        value = nil
-      end
-      flags[name] = value
-      if option.env then
-        sys.allow("env", option.env)
-        if option[1] == "secret" then
-          sys.allow("env", option.env .. "_FILE")
-        end
-      end
-    end
-    out[i], err = options.parse(declared, { flags = flags, env = true })
+    out[i], err = read_group(group[2], result, title)
     if not out[i] then
       return nil, err
     end

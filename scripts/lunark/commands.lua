@@ -73,9 +73,9 @@ commands.backup = {
       "list", repeated = true, required = true, metavar = "URL", env = "LUNARK_TO",
       help = "where to: a path, file:///dir or s3://bucket/prefix; can be given several times",
     },
-    latest = { "boolean", default = true, help = "leave `latest` as it is" },
+    latest = { "boolean", default = true, help = "move `latest` to this backup" },
     name_format = {
-      "enum", choices = { "standard", "compat" },
+      "enum", values = { "standard", "compat" },
       help = "form of the time in names: 2020-06-16T123257Z or 2020-06-16-12:32:57",
     },
     compress = {
@@ -113,7 +113,7 @@ function commands.backup.plan(plan, declared)
   plan.policy = found
   plan.title, plan.summary = "lunark backup " .. name, found.summary
   plan.words = table.move(scan.rest, 1, #scan.rest, #scan.before + 1, scan.before)
-  plan.groups[3] = { "Options of the policy", found.options }
+  table.insert(plan.groups, 1, { "Options of the policy", found.options })
 end
 
 local LEVELS = { fast = true, balanced = true, best = true, none = true }
@@ -352,7 +352,7 @@ commands.run = {
 function commands.run.plan(plan, declared)
   local scan = commandline.scan(plan.words, declared, 1)
   plan.help = plan.help or scan.help
-  plan.title = "lunark run [options] SCRIPT [args]"
+  plan.tail = "[args]"
   plan.args = scan.rest
   plan.words = scan.before
   plan.words[#plan.words + 1] = "--"

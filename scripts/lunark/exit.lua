@@ -23,7 +23,12 @@ function exit.of(err)
   if type(err) ~= "table" then
     return exit.FAILED
   end
-  return err.exit or BY_KIND[err.kind] or exit.FAILED
+  if err.exit then
+    return err.exit
+  elseif err.kind == "denied" and err.code then
+    return exit.FAILED -- the system said no, not a missing capability
+  end
+  return BY_KIND[err.kind] or exit.FAILED
 end
 
 --- The status of a run with failures.
@@ -31,15 +36,15 @@ end
 ---@param touched boolean|nil true when something was stored or restored all the same
 ---@return integer
 function exit.combine(failures, touched)
-  local all
+  local all, seen = nil, {}
   for _, err in ipairs(failures) do
     local status = exit.of(err)
-    if status == exit.TIMEOUT or status == exit.DAMAGED then
-      return status
-    end
+    seen[status] = true
     all = (all == nil or all == status) and status or exit.FAILED
   end
-  if touched and (all == exit.UNREACHABLE or all == exit.USAGE) then
+  if seen[exit.TIMEOUT] or seen[exit.DAMAGED] then
+    return seen[exit.TIMEOUT] and exit.TIMEOUT or exit.DAMAGED
+  elseif touched and (all == exit.UNREACHABLE or all == exit.USAGE) then
     return exit.FAILED
   end
   return all or exit.FAILED

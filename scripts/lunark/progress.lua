@@ -22,7 +22,7 @@ local UNITS = { "KiB", "MiB", "GiB", "TiB", "PiB" }
 ---@return string
 function progress.size(bytes)
   if bytes < 1024 then
-    return ("%d B"):format(bytes)
+    return ("%d B"):format(math.floor(bytes))
   end
   local value, unit = bytes, 0
   repeat

@@ -22,7 +22,7 @@ return policy {
     return { read = options.path }
   end,
   options = {
-    path = { "list", positional = true, required = true, help = "what to back up" },
+    path = { "list", positional = true, required = true, metavar = "PATH", help = "what to back up" },
     name = { "string", help = "name of the item (default: the last part of PATH)" },
     exclude = {
       "list", repeated = true, metavar = "PATTERN",

@@ -76,8 +76,8 @@ struct lk_http_response {
 struct lk_http *lk_http_new(struct lk_loop *loop, struct lk_caps *caps, struct lk_error *err);
 /* Ends every request: those waiting get LK_CANCELLED, open response streams fail. */
 void lk_http_stop(struct lk_http *http);
-/* After threads that consume response streams have ended (lk_pool_free); stops first. Requests that
- * are still held can only be released then. */
+/* Stops first. Consumers of response streams may go on; requests that are still held can only be
+ * released then. */
 void lk_http_free(struct lk_http *http);
 /* Requests and response streams that have not ended (tests). */
 int lk_http_active(const struct lk_http *http);

@@ -170,7 +170,7 @@ int lk_http_on_connected(void *arg, char *peer_ip, char *own_ip, int peer_port, 
 
 static void space(void *arg); /* below: the output has room again */
 
-/* Runs on whatever thread cancels; http outlives every such thread. */
+/* Runs on whatever thread cancels. The stream waits for it before the transfer lets go of it. */
 static void cancelled(void *arg)
 {
     struct lk_http *http = arg;

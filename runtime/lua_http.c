@@ -8,6 +8,7 @@
 #include "part.h"
 #include <lauxlib.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define REQUEST_CLASS "lunark.http.request"
@@ -250,6 +251,40 @@ static struct lk_part *read_body(lua_State *L, struct lk_http_options *options)
     return options->part;
 }
 
+/* --- the runtime's lk_http --- */
+
+struct http_cleanup {
+    struct lk_cleanup base;
+    struct lk_runtime *runtime;
+};
+
+static void clean_up(struct lk_cleanup *base)
+{
+    struct http_cleanup *cleanup = (struct http_cleanup *)base;
+    lk_http_free(cleanup->runtime->http);
+    cleanup->runtime->http = NULL;
+    free(cleanup);
+}
+
+/* Made at the first request, goes with the runtime. */
+static int need_http(struct lk_runtime *runtime, struct lk_error *err)
+{
+    if (runtime->http != NULL)
+        return 0;
+    struct http_cleanup *cleanup = calloc(1, sizeof(*cleanup));
+    if (cleanup == NULL)
+        return lk_error_set(err, LK_MEMORY, "no memory for http");
+    runtime->http = lk_http_new(runtime->loop, runtime->caps, err);
+    if (runtime->http == NULL) {
+        free(cleanup);
+        return -1;
+    }
+    cleanup->base.run = clean_up;
+    cleanup->runtime = runtime;
+    lk_runtime_on_close(runtime, &cleanup->base);
+    return 0;
+}
+
 static int start(lua_State *L)
 {
     struct lk_runtime *runtime = lk_runtime_of(L);
@@ -261,9 +296,7 @@ static int start(lua_State *L)
     memset(op, 0, sizeof(*op));
     luaL_setmetatable(L, REQUEST_CLASS);
     read_options(L, &options);
-    if (runtime->http == NULL)
-        runtime->http = lk_http_new(runtime->loop, runtime->caps, &err);
-    if (runtime->http == NULL)
+    if (need_http(runtime, &err) < 0)
         return lk_push_error(L, &err);
     op->op.cancel = cancel;
     op->op.results = results;

@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- run.lua - runs Lua tests inside a runtime, so that they can park:
 -- `luarun tests/lua/run.lua FILE... [luaunit options]`.
--- A test file returns a table of classes by name (or defines globals, as luaunit has it). A test fails when it
--- leaves a descriptor, a child process, a task or an operation behind.
+-- A test file returns a table of classes by name (or defines globals, as luaunit has it). A test fails when
+-- it leaves a descriptor, a child process, a task or an operation behind.
 local dirent = require "posix.dirent"
 local unistd = require "posix.unistd"
 local lu = require "luaunit"

@@ -41,7 +41,8 @@ struct lk_spawn {
     const char *const *argv;
     char *const *env;
     const char *cwd; /* NULL = the caller's; entered as the new user */
-    int fd[3];       /* what becomes 0, 1 and 2: 3 or above; -1 = the caller's own */
+    int fd[3];       /* what becomes 0, 1 and 2: 3 or above; -1 = the caller's
+                           own; 1 for the last = the same as stdout */
     const struct lk_identity *identity;
 };
 

@@ -182,6 +182,11 @@ function commands.backup.run(context)
   local dir = work_dir(context)
   prepare_policy(found, context.policy)
   local stores, failures = backup.open_stores(options.to)
+  for _, err in ipairs(failures) do
+    if exit.of(err) == exit.USAGE then
+      error(err)
+    end
+  end
   if #stores == 0 then
     for _, err in ipairs(failures) do
       context.report(err)

@@ -78,7 +78,8 @@ function manifest.encode(record)
   end
   local warnings = {}
   for i, warning in ipairs(record.warnings or {}) do
-    warnings[i] = { path = manifest.shown(warning.path), kind = warning.kind, message = manifest.shown(warning.message) }
+    local path, message = manifest.shown(warning.path), manifest.shown(warning.message)
+    warnings[i] = { path = path, kind = warning.kind, message = message }
   end
   return json.encode({
     lunark_manifest = manifest.FORM,

@@ -13,6 +13,9 @@ DESTDIR ?=
 CC      ?= cc
 LUA     ?= lua5.4
 PYTHON  ?= python3
+# V=1 shows the commands.
+Q := $(if $(V),,@)
+show = $(if $(V),,@printf '  %-6s %s\n' $(1) $@)
 export LUNARK_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lunark
 
 PKGS := lua5.4 libcurl libcrypto zlib libarchive
@@ -53,37 +56,46 @@ SO       := $(B)/liblunark.so.$(SOVER)
 all: $(B)/lunark $(SO) $(B)/lunark.pc
 
 $(B)/%.o: runtime/%.c Makefile | $(B)
-	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call show,CC)
+	$(Q)$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/embedded.c: runtime/embed.lua $(SCRIPTS) | $(B)
-	$(LUA) runtime/embed.lua $@ $(SCRIPTS)
+	$(call show,EMBED)
+	$(Q)$(LUA) runtime/embed.lua $@ $(SCRIPTS)
 
 $(B)/embedded.o: $(B)/embedded.c
-	$(CC) $(CFLAGS) -c -o $@ $<
+	$(call show,CC)
+	$(Q)$(CC) $(CFLAGS) -c -o $@ $<
 
 $(SO): $(OBJ)
-	$(CC) $(CFLAGS) -shared -Wl,-soname,liblunark.so.$(SOVER) -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,relro -Wl,-z,now \
+	$(call show,LINK)
+	$(Q)$(CC) $(CFLAGS) -shared -Wl,-soname,liblunark.so.$(SOVER) -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,relro -Wl,-z,now \
 	    -o $@ $(OBJ) $(LIBS) $(LDFLAGS)
-	ln -sf liblunark.so.$(SOVER) $(B)/liblunark.so
+	$(Q)ln -sf liblunark.so.$(SOVER) $(B)/liblunark.so
 
 $(B)/lunark: $(B)/main.o $(SO)
-	$(CC) $(CFLAGS) -o $@ $(B)/main.o -ldl $(LDFLAGS)
+	$(call show,LINK)
+	$(Q)$(CC) $(CFLAGS) -o $@ $(B)/main.o -ldl $(LDFLAGS)
 
 $(B)/lunark.pc: runtime/lunark.pc.in Makefile | $(B)
-	sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCDIR@|$(INCDIR)|; s|@VERSION@|$(VERSION)|' $< > $@
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCDIR@|$(INCDIR)|; s|@VERSION@|$(VERSION)|' $< > $@
 
 # Unit tests link the objects themselves, because the library hides everything internal.
 $(B)/libinternal.a: $(OBJ)
-	rm -f $@ && ar rcs $@ $(OBJ)
+	$(call show,AR)
+	$(Q)rm -f $@ && ar rcs $@ $(OBJ)
 
 $(B)/test_%: tests/unit/test_%.c $(B)/libinternal.a
-	$(CC) $(CFLAGS) -Itests/unit -o $@ $< $(B)/libinternal.a -lcmocka $(LIBS) $(LDFLAGS)
+	$(call show,TEST)
+	$(Q)$(CC) $(CFLAGS) -Itests/unit -o $@ $< $(B)/libinternal.a -lcmocka $(LIBS) $(LDFLAGS)
 
 # Small programs that use the public library as a host would.
 $(B)/luarun: tests/support/luarun.c $(SO)
-	$(CC) $(CFLAGS) -o $@ $< -L$(B) -llunark -Wl,-rpath,'$$ORIGIN' $(LDFLAGS)
+	$(call show,TEST)
+	$(Q)$(CC) $(CFLAGS) -o $@ $< -L$(B) -llunark -Wl,-rpath,'$$ORIGIN' $(LDFLAGS)
 $(B)/host: tests/unit/host.c $(SO)
-	$(CC) $(CFLAGS) -o $@ $< -L$(B) -llunark -pthread -Wl,-rpath,'$$ORIGIN' $(LDFLAGS)
+	$(call show,TEST)
+	$(Q)$(CC) $(CFLAGS) -o $@ $< -L$(B) -llunark -pthread -Wl,-rpath,'$$ORIGIN' $(LDFLAGS)
 
 $(B):
 	mkdir -p $@

@@ -98,6 +98,15 @@ static void give_tool(struct gzip *g, struct tool *tool)
     pthread_mutex_unlock(&g->mutex);
 }
 
+int lk_gzip_in_flight(size_t memory, int jobs)
+{
+    size_t most = memory / LK_MEMBER_SIZE / 4;
+    size_t wanted = jobs < 1 ? 4 : (size_t)jobs * 2 + 2;
+    size_t count = wanted < most ? wanted : most;
+
+    return count < 3 ? 3 : count > 4096 ? 4096 : (int)count;
+}
+
 /* --- a worker's part --- */
 
 static size_t compress(struct lk_deflater *deflater, const struct lk_chunk *in, unsigned char *out)

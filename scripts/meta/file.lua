@@ -1,0 +1,46 @@
+-- SPDX-License-Identifier: MIT
+---@meta lunark.core.file
+-- Files, for editors. "Parks" means that the task waits and others run.
+
+---@class lunark.File
+local File = {}
+
+--- Parks. Writes all of it, or fails.
+---@param body string|lunark.Part
+---@param offset? integer default 0
+---@return boolean|nil, lunark.Error|nil
+function File:pwrite(body, offset) end
+
+--- Parks. Returns when the disk has it.
+---@return boolean|nil, lunark.Error|nil
+function File:sync() end
+
+---@return integer|nil, lunark.Error|nil
+function File:size() end
+
+--- The bytes from first to last (inclusive), as far as the file has them.
+---@param first? integer default 0
+---@param last? integer default the end
+---@return lunark.Stream|nil, lunark.Error|nil
+function File:stream(first, last) end
+
+--- Idempotent. What runs on it goes on.
+function File:close() end
+
+local core = {}
+
+---@param path string
+---@param mode? "r"|"w"|"x"
+---@param perm? integer
+---@return lunark.File|nil, lunark.Error|nil
+function core.open(path, mode, perm) end
+
+---@param path string
+---@return boolean|nil, lunark.Error|nil
+function core.sync_dir(path) end
+
+---@param path string
+---@return integer|nil, lunark.Error|nil
+function core.free_bytes(path) end
+
+return core

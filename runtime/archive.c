@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * archive.c - the interface of the archive source: options, life, progress, warnings, estimate.
  *
- * Owns the copied options and the results. The handle and the reading stage have a reference each. What happens to
- * one entry is in archive_read.c, the walk in walk.c. */
+ * Owns the copied options and the results. The handle and the reading stage have a reference each.
+ * What happens to one entry is in archive_read.c, the walk in walk.c. */
 #include "archive_internal.h"
 #include "gzip.h"
 #include <errno.h>
@@ -87,7 +87,8 @@ static int check_root(const char *path, struct lk_error *err)
     return 0;
 }
 
-static int copy_roots(struct lk_archive *archive, const struct lk_archive_options *options, struct lk_error *err)
+static int copy_roots(struct lk_archive *archive, const struct lk_archive_options *options,
+                      struct lk_error *err)
 {
     archive->roots = calloc(options->root_count, sizeof *archive->roots);
     if (!archive->roots)
@@ -96,7 +97,8 @@ static int copy_roots(struct lk_archive *archive, const struct lk_archive_option
     for (size_t i = 0; i < options->root_count; i++) {
         const struct lk_archive_root *root = &options->roots[i];
         char *name = NULL;
-        if (check_root(root->path, err) || lk_walk_name(root->name ? root->name : root->path, &name, err))
+        if (check_root(root->path, err) ||
+            lk_walk_name(root->name ? root->name : root->path, &name, err))
             return -1;
         archive->roots[i].name = name;
         if (!(archive->roots[i].path = strdup(root->path)))
@@ -134,7 +136,8 @@ failed:
 
 /* --- the stage --- */
 
-static int walk_roots(const struct lk_archive *archive, const struct lk_walk *walk, struct lk_error *err)
+static int walk_roots(const struct lk_archive *archive, const struct lk_walk *walk,
+                      struct lk_error *err)
 {
     int result = 0;
     for (size_t i = 0; i < archive->root_count && result == 0; i++)
@@ -171,8 +174,10 @@ static void read_stage(void *arg)
     int result = walk_roots(a, &walk, &a->error);
     if (result == 0)
         result = lk_pack_finish(&a->pack, &a->error);
+    a->stats.members = a->pack.sent;
     if (result && __atomic_load_n(&a->stop, __ATOMIC_RELAXED))
         lk_error_set(&a->error, LK_CANCELLED, "the archive was cancelled");
+    __atomic_store_n(&a->finished, 1, __ATOMIC_RELEASE);
     lk_stream_end(a->out, result ? &a->error : NULL); /* no cancelled() after it */
     drop_stage(a);
 }
@@ -185,7 +190,8 @@ static void cancelled(void *arg)
     lk_slabs_close(a->slabs);
 }
 
-struct lk_stream *lk_archive_stream(struct lk_archive *a, struct lk_pool *pool, struct lk_error *err)
+struct lk_stream *lk_archive_stream(struct lk_archive *a, struct lk_pool *pool,
+                                    struct lk_error *err)
 {
     if (a->started) {
         lk_error_set(err, LK_USAGE, "the archive was already read");
@@ -236,7 +242,7 @@ void lk_archive_progress(struct lk_archive *archive, uint64_t *bytes, uint64_t *
 
 const struct lk_archive_stats *lk_archive_result(struct lk_archive *archive)
 {
-    return &archive->stats;
+    return __atomic_load_n(&archive->finished, __ATOMIC_ACQUIRE) ? &archive->stats : NULL;
 }
 
 /* --- estimate --- */
@@ -295,7 +301,8 @@ static void estimate_stage(void *arg)
 }
 
 int lk_archive_estimate(const struct lk_archive_options *options, struct lk_pool *pool, int *stop,
-                        void (*done)(void *arg, uint64_t files, uint64_t bytes), void *arg, struct lk_error *err)
+                        void (*done)(void *arg, uint64_t files, uint64_t bytes), void *arg,
+                        struct lk_error *err)
 {
     struct estimate *e = calloc(1, sizeof *e);
     if (!e)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * archive_internal.h - what archive.c (interface) and archive_read.c (the stage that reads) share. */
+ * archive_internal.h - what archive.c (interface) and archive_read.c (the stage that reads) share.
+ */
 #ifndef LK_ARCHIVE_INTERNAL_H
 #define LK_ARCHIVE_INTERNAL_H
 
@@ -25,9 +26,10 @@ struct lk_archive {
     bool exclude_caches, one_file_system;
     int in_flight;
     bool started;
-    int stop; /* atomic: cancelled */
+    int stop;     /* atomic: cancelled */
+    int finished; /* atomic: stats are complete */
 
-    struct lk_archive_stats stats;    /* the stage's until the stream has ended */
+    struct lk_archive_stats stats;   /* the stage's until the stream has ended */
     uint64_t bytes_read, files_done; /* atomic */
     pthread_mutex_t mutex;           /* for current */
     char current[1024];
@@ -46,6 +48,7 @@ struct lk_archive {
 
 /* Visits one entry on the stage; see struct lk_walk. */
 int lk_archive_visit(void *arg, const struct lk_walk_entry *entry);
-void lk_archive_problem(void *arg, const char *source, enum lk_walk_problem kind, int errnum, const char *message);
+void lk_archive_problem(void *arg, const char *source, enum lk_walk_problem kind, int errnum,
+                        const char *message);
 
 #endif

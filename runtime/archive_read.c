@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * archive_read.c - turns what the walk finds into tar entries: opens, describes, reads.
  *
- * A regular file costs one open, two fstat, one listxattr, one read and one close, where nothing is special about it.
- * Whatever a file does while it is read, its entry has exactly the size that its header says: what is missing is
- * zeros, what is too much is left, and a warning tells. Stage thread only. */
+ * A regular file costs one open, two fstat, one listxattr, one read and one close, where nothing is
+ * special about it. Whatever a file does while it is read, its entry has exactly the size that its
+ * header says: what is missing is zeros, what is too much is left, and a warning tells. Stage
+ * thread only. */
 #include "archive_internal.h"
 #include "gzip.h"
 #include <errno.h>
@@ -16,7 +17,8 @@
 
 enum { SPARSE_FROM = 64 << 10, ADVISE_FROM = 1 << 20 };
 
-static void warn(struct lk_archive *a, enum lk_warning_kind kind, const char *source, const char *message)
+static void warn(struct lk_archive *a, enum lk_warning_kind kind, const char *source,
+                 const char *message)
 {
     lk_stats_warn(&a->stats, kind, source, message);
 }
@@ -32,7 +34,8 @@ static void warn_errno(struct lk_archive *a, const char *source, const char *wha
         warn(a, LK_WARN_UNREADABLE, source, message);
 }
 
-void lk_archive_problem(void *arg, const char *source, enum lk_walk_problem kind, int errnum, const char *message)
+void lk_archive_problem(void *arg, const char *source, enum lk_walk_problem kind, int errnum,
+                        const char *message)
 {
     struct lk_archive *a = arg;
     if (errnum)
@@ -51,8 +54,8 @@ static void announce(struct lk_archive *a, const struct lk_walk_entry *entry)
     pthread_mutex_unlock(&a->mutex);
 }
 
-static struct lk_tar_entry describe(struct lk_archive *a, const struct lk_walk_entry *entry, const struct stat *st,
-                                    char type)
+static struct lk_tar_entry describe(struct lk_archive *a, const struct lk_walk_entry *entry,
+                                    const struct stat *st, char type)
 {
     return (struct lk_tar_entry){.path = entry->path,
                                  .path_len = entry->path_len,
@@ -67,7 +70,8 @@ static struct lk_tar_entry describe(struct lk_archive *a, const struct lk_walk_e
 }
 
 /* Extended attributes by descriptor, or by a path through the directory's. */
-static void attributes(struct lk_archive *a, const struct lk_walk_entry *entry, int fd, struct lk_tar_entry *tar)
+static void attributes(struct lk_archive *a, const struct lk_walk_entry *entry, int fd,
+                       struct lk_tar_entry *tar)
 {
     char path[64 + NAME_MAX];
     const char *by_path = path;
@@ -79,7 +83,8 @@ static void attributes(struct lk_archive *a, const struct lk_walk_entry *entry, 
     if (errnum && errnum != ENOENT)
         warn_errno(a, entry->source, "extended attributes can't be read", errnum);
     if (a->xattrs.left_out)
-        warn(a, LK_WARN_SKIPPED, entry->source, "extended attributes of more than 256 KiB are left out");
+        warn(a, LK_WARN_SKIPPED, entry->source,
+             "extended attributes of more than 256 KiB are left out");
     tar->xattrs = a->xattrs.list;
     tar->xattr_count = a->xattrs.count;
     tar->acl_access = a->xattrs.acl_access;
@@ -99,7 +104,8 @@ static int hard_link(struct lk_archive *a, const struct lk_walk_entry *entry, co
     if (st->st_nlink < 2)
         return 0;
     const char *first = lk_links_find(a->links, st);
-    if (!first || strcmp(first, entry->path) == 0) /* the same path again, under another root: no link to itself */
+    if (!first || strcmp(first, entry->path) ==
+                      0) /* the same path again, under another root: no link to itself */
         return 0;
     struct lk_tar_entry tar = describe(a, entry, st, '1');
     tar.link = first;
@@ -117,7 +123,8 @@ static int remember(struct lk_archive *a, const struct lk_walk_entry *entry, con
 
 /* --- everything that has no data --- */
 
-static int symbolic_link(struct lk_archive *a, const struct lk_walk_entry *entry, const struct stat *st)
+static int symbolic_link(struct lk_archive *a, const struct lk_walk_entry *entry,
+                         const struct stat *st)
 {
     char target[PATH_MAX];
     ssize_t len = readlinkat(entry->dirfd, entry->name, target, sizeof target);
@@ -135,7 +142,10 @@ static int symbolic_link(struct lk_archive *a, const struct lk_walk_entry *entry
 
 static int special(struct lk_archive *a, const struct lk_walk_entry *entry, const struct stat *st)
 {
-    char type = S_ISFIFO(st->st_mode) ? '6' : S_ISCHR(st->st_mode) ? '3' : S_ISBLK(st->st_mode) ? '4' : 0;
+    char type = S_ISFIFO(st->st_mode)  ? '6'
+                : S_ISCHR(st->st_mode) ? '3'
+                : S_ISBLK(st->st_mode) ? '4'
+                                       : 0;
     if (!type) {
         warn(a, LK_WARN_SKIPPED, entry->source,
              S_ISSOCK(st->st_mode) ? "socket is left out" : "file of unknown type is left out");
@@ -168,8 +178,8 @@ static int other(struct lk_archive *a, const struct lk_walk_entry *entry, const 
 
 /* --- data --- */
 
-/* The file's bytes up to `end`, starting at *at. 0; 1 when the file ends or fails before (*errnum says which); -1 when
- * the archive can't go on. */
+/* The file's bytes up to `end`, starting at *at. 0; 1 when the file ends or fails before (*errnum
+ * says which); -1 when the archive can't go on. */
 static int copy_data(struct lk_archive *a, int fd, uint64_t *at, uint64_t end, int *errnum)
 {
     while (*at < end) {
@@ -220,8 +230,8 @@ static int copy_sparse(struct lk_archive *a, int fd, uint64_t *at, uint64_t end,
 }
 
 /* What went wrong with the data, if anything did. */
-static void judge(struct lk_archive *a, const struct lk_walk_entry *entry, int fd, const struct stat *before,
-                  uint64_t read_to, int errnum)
+static void judge(struct lk_archive *a, const struct lk_walk_entry *entry, int fd,
+                  const struct stat *before, uint64_t read_to, int errnum)
 {
     struct stat after;
     char message[96];
@@ -234,18 +244,19 @@ static void judge(struct lk_archive *a, const struct lk_walk_entry *entry, int f
         snprintf(message, sizeof message, "file shrank by %llu bytes, filled with zeros",
                  (unsigned long long)(size - read_to));
         warn(a, LK_WARN_CHANGED, entry->source, message);
-    } else if (fstat(fd, &after) == 0 &&
-               (after.st_size != before->st_size || after.st_mtim.tv_sec != before->st_mtim.tv_sec ||
-                after.st_mtim.tv_nsec != before->st_mtim.tv_nsec ||
-                after.st_ctim.tv_sec != before->st_ctim.tv_sec ||
-                after.st_ctim.tv_nsec != before->st_ctim.tv_nsec)) {
+    } else if (fstat(fd, &after) == 0 && (after.st_size != before->st_size ||
+                                          after.st_mtim.tv_sec != before->st_mtim.tv_sec ||
+                                          after.st_mtim.tv_nsec != before->st_mtim.tv_nsec ||
+                                          after.st_ctim.tv_sec != before->st_ctim.tv_sec ||
+                                          after.st_ctim.tv_nsec != before->st_ctim.tv_nsec)) {
         warn(a, LK_WARN_CHANGED, entry->source,
              after.st_size > before->st_size ? "file grew as it was read, cut at its first size"
                                              : "file changed as it was read");
     }
 }
 
-static int regular_data(struct lk_archive *a, const struct lk_walk_entry *entry, int fd, const struct stat *st)
+static int regular_data(struct lk_archive *a, const struct lk_walk_entry *entry, int fd,
+                        const struct stat *st)
 {
     uint64_t size = (uint64_t)st->st_size, at = 0;
     bool sparse = size >= SPARSE_FROM && (uint64_t)st->st_blocks * 512 < size;
@@ -306,9 +317,10 @@ static int regular(struct lk_archive *a, const struct lk_walk_entry *entry)
     }
     int errnum = errno;
     struct stat st;
-    if ((errnum == ELOOP || errnum == ENXIO) && /* replaced by a link or a socket since it was listed */
-        fstatat(entry->dirfd, entry->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode) &&
-        !S_ISDIR(st.st_mode))
+    if ((errnum == ELOOP ||
+         errnum == ENXIO) && /* replaced by a link or a socket since it was listed */
+        fstatat(entry->dirfd, entry->name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
         return other(a, entry, &st);
     warn_errno(a, entry->source, "can't be opened", errnum);
     return 0;

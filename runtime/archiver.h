@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * archiver.h - a tar of paths as a stream of chunks, and the way back: extraction beneath a directory.
- * The source walks and reads on a stage thread, extraction writes on one. Format: docs/format.md. Not called
- * archive.h, which is the name of libarchive's header. */
+ * archiver.h - a tar of paths as a stream of chunks, and the way back: extraction beneath a
+ * directory. The source walks and reads on a stage thread, extraction writes on one. Format:
+ * docs/format.md. Not called archive.h, which is the name of libarchive's header. */
 #ifndef LK_ARCHIVER_H
 #define LK_ARCHIVER_H
 
@@ -18,9 +18,9 @@ struct lk_archive_options {
     size_t root_count;
     const char *const *exclude; /* patterns as in tar --exclude, see walk.h */
     size_t exclude_count;
-    bool exclude_caches;  /* directories with a valid CACHEDIR.TAG: only the tag is kept */
+    bool exclude_caches; /* directories with a valid CACHEDIR.TAG: only the tag is kept */
     bool one_file_system;
-    int in_flight;        /* chunks of LK_MEMBER_SIZE that may exist at once */
+    int in_flight; /* chunks of LK_MEMBER_SIZE that may exist at once */
 };
 
 enum lk_warning_kind { LK_WARN_CHANGED, LK_WARN_VANISHED, LK_WARN_UNREADABLE, LK_WARN_SKIPPED };
@@ -36,6 +36,7 @@ struct lk_warning {
 struct lk_archive_stats {
     uint64_t files, directories, links, others; /* entries written */
     uint64_t bytes;                             /* of file data */
+    uint64_t members;                           /* chunks sent; each becomes one gzip member */
     uint64_t unreadable, warning_count;
     struct lk_warning *warnings; /* the first 1,000 */
 };
@@ -44,37 +45,45 @@ struct lk_archive;
 
 /* Copies the options. Fails at once for a root that is missing or can't be opened. */
 struct lk_archive *lk_archive_new(const struct lk_archive_options *options, struct lk_error *err);
-/* Starts reading; once. The stream is framed: a chunk is LK_MEMBER_SIZE at most, begins at an entry or inside a large
- * file, and carries struct lk_entries as meta. */
-struct lk_stream *lk_archive_stream(struct lk_archive *archive, struct lk_pool *pool, struct lk_error *err);
-/* While it runs, any thread: bytes of file data read and entries done so far; path (may be NULL) gets the current one. */
-void lk_archive_progress(struct lk_archive *archive, uint64_t *bytes, uint64_t *files, char *path, size_t path_size);
-/* After the stream has ended. */
+/* Starts reading; once. The stream is framed: a chunk is LK_MEMBER_SIZE at most, begins at an entry
+ * or inside a large file, and carries struct lk_entries as meta. */
+struct lk_stream *lk_archive_stream(struct lk_archive *archive, struct lk_pool *pool,
+                                    struct lk_error *err);
+/* While it runs, any thread: bytes of file data read and entries done so far; path (may be NULL)
+ * gets the current one. */
+void lk_archive_progress(struct lk_archive *archive, uint64_t *bytes, uint64_t *files, char *path,
+                         size_t path_size);
+/* After the stream has ended; NULL while it is still being read. */
 const struct lk_archive_stats *lk_archive_result(struct lk_archive *archive);
 /* Cancels and waits for nothing: the stage drops its own reference. */
 void lk_archive_unref(struct lk_archive *archive);
-/* A walk without reading, on a stage thread; cancel by setting *stop. done is called on that thread. */
+/* A walk without reading, on a stage thread; cancel by setting *stop. done is called on that
+ * thread. */
 int lk_archive_estimate(const struct lk_archive_options *options, struct lk_pool *pool, int *stop,
-                        void (*done)(void *arg, uint64_t files, uint64_t bytes), void *arg, struct lk_error *err);
+                        void (*done)(void *arg, uint64_t files, uint64_t bytes), void *arg,
+                        struct lk_error *err);
 
 enum lk_owner { LK_OWNER_AUTO, LK_OWNER_KEEP, LK_OWNER_NONE }; /* auto = keep when root */
 
 struct lk_extract_options {
-    const char *into; /* directory; made if it is missing */
-    bool overwrite;   /* replace what is there; else an existing file is an error of kind conflict */
+    const char *into;     /* directory; made if it is missing */
+    int gunzip_in_flight; /* > 0: input may be gzip, and that many chunks of it are worked on at
+                             once */
+    bool overwrite; /* replace what is there; else an existing file is an error of kind conflict */
     enum lk_owner owner;
 };
 
 struct lk_extract;
 
-/* Takes over input (a plain tar stream, chunks of any size). done is called on the stage thread when it has ended. */
+/* Takes over input (a tar stream, chunks of any size). done is called on the stage thread when it
+ * has ended. */
 struct lk_extract *lk_extract_new(struct lk_pool *pool, struct lk_stream *input,
                                   const struct lk_extract_options *options,
                                   void (*done)(void *arg, const struct lk_error *err), void *arg,
                                   struct lk_error *err);
 void lk_extract_progress(struct lk_extract *extract, uint64_t *bytes, uint64_t *files);
 const struct lk_archive_stats *lk_extract_result(struct lk_extract *extract); /* after done */
-void lk_extract_cancel(struct lk_extract *extract);                           /* any thread; done still comes */
+void lk_extract_cancel(struct lk_extract *extract); /* any thread; done still comes */
 void lk_extract_unref(struct lk_extract *extract);
 
 #endif

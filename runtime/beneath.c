@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * beneath.c - opens directories beneath one directory, never through a link.
  *
- * Every component is opened by itself, relative to the one before it and with O_NOFOLLOW, and `..` is refused before. So
- * no lookup can leave the root: the promise of openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS), but on every kernel, for
- * paths of any length, and with one system call for a directory next to the last one, because the way to that stays
- * open. At most OPEN_LEVELS descriptors are kept; one above them is found again from the root.
+ * Every component is opened by itself, relative to the one before it and with O_NOFOLLOW, and `..`
+ * is refused before. So no lookup can leave the root: the promise of openat2(RESOLVE_BENEATH |
+ * RESOLVE_NO_SYMLINKS), but on every kernel, for paths of any length, and with one system call for
+ * a directory next to the last one, because the way to that stays open. At most OPEN_LEVELS
+ * descriptors are kept; one above them is found again from the root.
  *
  * Owns the descriptors of its levels. One thread at a time. */
 #include "beneath.h"
@@ -67,16 +68,19 @@ static int open_component(int parent, const char *name)
     return openat(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-static int fail(const struct lk_beneath *b, int parent, size_t start, int errnum, struct lk_error *err)
+static int fail(const struct lk_beneath *b, int parent, size_t start, int errnum,
+                struct lk_error *err)
 {
     struct stat st;
     const char *path = b->path.data;
     if (errnum != ENOTDIR && errnum != ELOOP)
         return lk_error_errno(err, errnum, "directory %s can't be opened", path);
     bool link = fstatat(parent, path + start, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
-    lk_error_set(err, LK_CONFLICT, "%s is %s, a directory was expected", path, link ? "a link" : "not a directory");
-    return lk_error_hint(err, link ? "extraction never goes through a link; remove it or choose another target"
-                                   : "remove it or choose another target");
+    lk_error_set(err, LK_CONFLICT, "%s is %s, a directory was expected", path,
+                 link ? "a link" : "not a directory");
+    return lk_error_hint(
+        err, link ? "extraction never goes through a link; remove it or choose another target"
+                  : "remove it or choose another target");
 }
 
 /* The descriptor of the deepest level, opened again from the root if it was closed. */
@@ -141,7 +145,8 @@ static int down(struct lk_beneath *b, const char *name, size_t len, bool make, s
     size_t start = old ? old + 1 : 0;
     const char *component = b->path.data + start;
     int fd = open_component(parent, component);
-    if (fd < 0 && errno == ENOENT && make && (mkdirat(parent, component, 0777) == 0 || errno == EEXIST))
+    if (fd < 0 && errno == ENOENT && make &&
+        (mkdirat(parent, component, 0777) == 0 || errno == EEXIST))
         fd = open_component(parent, component);
     if (fd < 0)
         fail(b, parent, start, errno, err);
@@ -165,7 +170,8 @@ static size_t common(const struct lk_beneath *b, const char *path, size_t len)
     return depth;
 }
 
-int lk_beneath_open(struct lk_beneath *b, const char *path, size_t len, bool make, struct lk_error *err)
+int lk_beneath_open(struct lk_beneath *b, const char *path, size_t len, bool make,
+                    struct lk_error *err)
 {
     drop_to(b, common(b, path, len));
     size_t at = b->path.len + (b->path.len && b->path.len < len);
@@ -182,14 +188,16 @@ int lk_beneath_open(struct lk_beneath *b, const char *path, size_t len, bool mak
 int lk_beneath_clean(const char *path, const char *what, struct lk_buf *out, struct lk_error *err)
 {
     if (*path == '/') {
-        lk_error_set(err, LK_CORRUPT, "%s %s is an absolute path, one beneath the target was expected", what, path);
+        lk_error_set(err, LK_CORRUPT,
+                     "%s %s is an absolute path, one beneath the target was expected", what, path);
         return lk_error_hint(err, "the archive was not made by lunark, or was tampered with");
     }
     size_t first = out->len;
     for (const char *at = path; *at;) {
         size_t n = strcspn(at, "/");
         if (n == 2 && at[0] == '.' && at[1] == '.') {
-            lk_error_set(err, LK_CORRUPT, "%s %s has a \"..\", a path beneath the target was expected", what, path);
+            lk_error_set(err, LK_CORRUPT,
+                         "%s %s has a \"..\", a path beneath the target was expected", what, path);
             return lk_error_hint(err, "the archive was not made by lunark, or was tampered with");
         }
         if (n > 0 && !(n == 1 && at[0] == '.') &&

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * exclude.c - exclude patterns as in GNU tar's --exclude; the rules are in walk.h.
- * Not fnmatch(): that depends on the process's locale and rejects names that are not valid in it. Since `*` matches
- * everything, `/` too, only the last `*` ever needs another try: matching takes at most pattern times path steps.
- * Immutable once made; any thread. */
+ * Not fnmatch(): that depends on the process's locale and rejects names that are not valid in it.
+ * Since `*` matches everything, `/` too, only the last `*` ever needs another try: matching takes
+ * at most pattern times path steps. Immutable once made; any thread. */
 #include "walk.h"
 #include <stdlib.h>
 #include <string.h>
@@ -30,13 +30,15 @@ static size_t character(const char *s)
     return len;
 }
 
-/* Compares as numbers: equal lengths bytewise, else the longer sequence is the larger code point. */
+/* Compares as numbers: equal lengths bytewise, else the longer sequence is the larger code point.
+ */
 static int compare(const char *a, size_t a_len, const char *b, size_t b_len)
 {
     return a_len != b_len ? (a_len < b_len ? -1 : 1) : memcmp(a, b, a_len);
 }
 
-/* The set at p ("[...]"). Returns the pattern behind it, or NULL if it has no end (then "[" stands for itself). */
+/* The set at p ("[...]"). Returns the pattern behind it, or NULL if it has no end (then "[" stands
+ * for itself). */
 static const char *set(const char *p, const char *c, size_t len, bool *match)
 {
     bool negated = p[1] == '!' || p[1] == '^', found = false;
@@ -63,7 +65,8 @@ static const char *set(const char *p, const char *c, size_t len, bool *match)
     return at + 1;
 }
 
-/* Matches one character of the pattern. Returns the pattern behind it, or NULL; *len = bytes of s it took. */
+/* Matches one character of the pattern. Returns the pattern behind it, or NULL; *len = bytes of s
+ * it took. */
 static const char *one(const char *p, const char *s, size_t *len)
 {
     *len = character(s);

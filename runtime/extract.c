@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * extract.c - reads a tar stream on a stage thread and has its entries written beneath a directory.
  *
- * libarchive parses, fed with the stream's chunks; it never touches the disk. The thread's locale (not the process's)
- * is UTF-8 meanwhile, so that names come through as they are. An archive must end with its end mark: what was cut off
- * is an error, also between two entries. What follows the end mark is read too, because the stream's own end decides
- * whether all of this was right.
+ * libarchive parses, fed with the stream's chunks; it never touches the disk. The thread's locale
+ * (not the process's) is UTF-8 meanwhile, so that names come through as they are. An archive must
+ * end with its end mark: what was cut off is an error, also between two entries. What follows the
+ * end mark is read too, because the stream's own end decides whether all of this was right.
  *
  * Owns the input and the descriptor of the target. */
 #include "extract_internal.h"
+#include "sniff.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <locale.h>
@@ -45,11 +46,13 @@ int lk_extract_parse_error(struct lk_extract *x, struct lk_error *err)
         return -1;
     }
     if (x->ended)
-        return lk_error_set(err, LK_CORRUPT, "the archive is cut off after %llu bytes, more was expected",
+        return lk_error_set(err, LK_CORRUPT,
+                            "the archive is cut off after %llu bytes, more was expected",
                             (unsigned long long)archive_filter_bytes(x->archive, -1));
     const char *text = archive_error_string(x->archive);
     return lk_error_set(err, LK_CORRUPT, "the archive is damaged near byte %llu: %s",
-                        (unsigned long long)archive_filter_bytes(x->archive, -1), text ? text : "no tar entry");
+                        (unsigned long long)archive_filter_bytes(x->archive, -1),
+                        text ? text : "no tar entry");
 }
 
 static int read_entries(struct lk_extract *x)
@@ -85,7 +88,8 @@ static int drain(struct lk_extract *x)
 
 /* --- the stage --- */
 
-/* The clock that new files beneath the target get their times from, which may not be this machine's. */
+/* The clock that new files beneath the target get their times from, which may not be this
+ * machine's. */
 static void read_clock(struct lk_extract *x)
 {
     struct stat st;
@@ -103,8 +107,14 @@ static int set_up(struct lk_extract *x)
     read_clock(x);
     lk_buf_init(&x->path, 2 * LK_TAR_PATH_MAX);
     lk_buf_init(&x->target, 2 * LK_TAR_PATH_MAX);
-    if (!(x->parents = lk_beneath_new(x->into, &x->error)) || !(x->targets = lk_beneath_new(x->into, &x->error)) ||
-        !(x->names = lk_names_new(&x->error)))
+    if (!(x->parents = lk_beneath_new(x->into, &x->error)) ||
+        !(x->targets = lk_beneath_new(x->into, &x->error)) || !(x->names = lk_names_new(&x->error)))
+        return -1;
+    if (x->gunzip_in_flight > 0)
+        x->input = lk_sniff(x->pool, lk_stream_ref(x->source), x->gunzip_in_flight, &x->error);
+    else
+        x->input = lk_stream_ref(x->source);
+    if (!x->input)
         return -1;
     x->archive = archive_read_new();
     if (!x->archive || archive_read_support_format_tar(x->archive))
@@ -123,6 +133,7 @@ static void drop_stage(struct lk_extract *x)
     free(x->dirs);
     archive_read_free(x->archive);
     lk_chunk_unref(x->chunk);
+    lk_stream_unref(x->input);
     lk_beneath_free(x->parents);
     lk_beneath_free(x->targets);
     lk_buf_free(&x->path);
@@ -146,8 +157,10 @@ static void extract_stage(void *arg)
         x->error = first;
     if (result == 0)
         result = drain(x);
-    if (result)
+    if (result && x->input)
         lk_stream_cancel(x->input);
+    if (result)
+        lk_stream_cancel(x->source);
     drop_stage(x);
     if (utf8) {
         uselocale(before);
@@ -203,7 +216,9 @@ struct lk_extract *lk_extract_new(struct lk_pool *pool, struct lk_stream *input,
         lk_error_set(err, LK_MEMORY, "no memory for an extraction");
         goto failed;
     }
-    *x = (struct lk_extract){.refs = 2, .input = input, .done = done, .arg = arg, .overwrite = options->overwrite};
+    *x = (struct lk_extract){.refs = 2, .pool = pool, .source = input, .done = done, .arg = arg};
+    x->gunzip_in_flight = options->gunzip_in_flight;
+    x->overwrite = options->overwrite;
     x->must_keep = options->owner == LK_OWNER_KEEP;
     x->keep_owner = x->must_keep || (options->owner == LK_OWNER_AUTO && geteuid() == 0);
     x->into = open_into(options->into, err);
@@ -232,7 +247,7 @@ const struct lk_archive_stats *lk_extract_result(struct lk_extract *x)
 void lk_extract_cancel(struct lk_extract *x)
 {
     __atomic_store_n(&x->stop, 1, __ATOMIC_RELAXED);
-    lk_stream_cancel(x->input);
+    lk_stream_cancel(x->source);
 }
 
 void lk_extract_unref(struct lk_extract *x)
@@ -240,7 +255,7 @@ void lk_extract_unref(struct lk_extract *x)
     if (!x || __atomic_sub_fetch(&x->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     close(x->into);
-    lk_stream_unref(x->input);
+    lk_stream_unref(x->source);
     lk_stats_free(&x->stats);
     free(x);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * extract_internal.h - what extract.c (interface, reading) and extract_write.c, extract_meta.c (disk) share. */
+ * extract_internal.h - what extract.c (interface, reading) and extract_write.c, extract_meta.c
+ * (disk) share. */
 #ifndef LK_EXTRACT_INTERNAL_H
 #define LK_EXTRACT_INTERNAL_H
 
@@ -9,7 +10,8 @@
 #include <archive_entry.h>
 #include <time.h>
 
-/* A directory whose mode, owner and times are set at the end, when nothing is written into it any more. */
+/* A directory whose mode, owner and times are set at the end, when nothing is written into it any
+ * more. */
 struct lk_extract_dir {
     char *path;
     struct archive_entry *entry;
@@ -19,7 +21,9 @@ struct lk_extract_dir {
 struct lk_extract {
     int refs; /* atomic */
     int stop; /* atomic */
-    struct lk_stream *input;
+    struct lk_pool *pool;
+    struct lk_stream *source; /* what was given; cancelled from any thread */
+    int gunzip_in_flight;
     int into;
     bool overwrite, keep_owner, must_keep;
     void (*done)(void *arg, const struct lk_error *err);
@@ -28,6 +32,7 @@ struct lk_extract {
     uint64_t bytes, files; /* atomic: so far */
 
     /* The stage's own. */
+    struct lk_stream *input; /* the tar in source */
     struct archive *archive;
     struct lk_chunk *chunk; /* libarchive reads from it */
     bool ended;             /* it asked for more than there is */
@@ -47,8 +52,10 @@ int lk_extract_parse_error(struct lk_extract *x, struct lk_error *err);
 /* extract_write.c: makes one entry. */
 int lk_extract_entry(struct lk_extract *x, struct archive_entry *entry);
 int lk_extract_finish_dirs(struct lk_extract *x);
-/* extract_meta.c. fd: of a file or directory that is open, -1 for others, which are parent and name. */
-int lk_extract_meta(struct lk_extract *x, struct archive_entry *entry, int fd, int parent, const char *name);
+/* extract_meta.c. fd: of a file or directory that is open, -1 for others, which are parent and
+ * name. */
+int lk_extract_meta(struct lk_extract *x, struct archive_entry *entry, int fd, int parent,
+                    const char *name);
 void lk_extract_warn(struct lk_extract *x, const char *what, int errnum);
 
 #endif

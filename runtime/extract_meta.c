@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * extract_meta.c - owner, mode, attributes, access lists and times of what was extracted.
  *
- * The order matters: changing the owner clears set-id bits and capabilities, changing the mode changes an access list's
- * mask, and the times come last. Files and directories are reached by their descriptor. What has none (links, devices,
- * FIFOs) has just been made under its name and is reached by that, never through a link. Stage thread only. */
+ * The order matters: changing the owner clears set-id bits and capabilities, changing the mode
+ * changes an access list's mask, and the times come last. Files and directories are reached by
+ * their descriptor. What has none (links, devices, FIFOs) has just been made under its name and is
+ * reached by that, never through a link. Stage thread only. */
 #include "extract_internal.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +30,8 @@ void lk_extract_warn(struct lk_extract *x, const char *what, int errnum)
 /* --- attributes --- */
 
 /* One attribute, by descriptor or through the directory's. */
-static int set_xattr(int fd, int parent, const char *name, const char *key, const void *value, size_t size)
+static int set_xattr(int fd, int parent, const char *name, const char *key, const void *value,
+                     size_t size)
 {
     char path[64 + 256];
     if (fd >= 0)
@@ -38,7 +40,8 @@ static int set_xattr(int fd, int parent, const char *name, const char *key, cons
     return lsetxattr(path, key, value, size, 0);
 }
 
-static void set_xattrs(struct lk_extract *x, struct archive_entry *entry, int fd, int parent, const char *name)
+static void set_xattrs(struct lk_extract *x, struct archive_entry *entry, int fd, int parent,
+                       const char *name)
 {
     const char *key;
     const void *value;
@@ -76,8 +79,10 @@ static void little(unsigned char *at, uint32_t value, int bytes)
         at[i] = (unsigned char)(value & 0xff);
 }
 
-/* From libarchive's words to the kernel's; false for one that POSIX lists don't have, or a name without an id. */
-static bool acl_line(struct lk_extract *x, int tag, int bits, int id, const char *name, struct acl_line *line)
+/* From libarchive's words to the kernel's; false for one that POSIX lists don't have, or a name
+ * without an id. */
+static bool acl_line(struct lk_extract *x, int tag, int bits, int id, const char *name,
+                     struct acl_line *line)
 {
     line->bits = (unsigned)bits & 7;
     line->id = UINT32_MAX;
@@ -107,8 +112,8 @@ static bool acl_line(struct lk_extract *x, int tag, int bits, int id, const char
     }
 }
 
-static void set_acl(struct lk_extract *x, struct archive_entry *entry, int type, const char *key, int fd, int parent,
-                    const char *name)
+static void set_acl(struct lk_extract *x, struct archive_entry *entry, int type, const char *key,
+                    int fd, int parent, const char *name)
 {
     int count = archive_entry_acl_reset(entry, type);
     if (count <= (type == ARCHIVE_ENTRY_ACL_TYPE_ACCESS ? 3 : 0)) /* no more than the mode says */
@@ -136,7 +141,8 @@ static void set_acl(struct lk_extract *x, struct archive_entry *entry, int type,
         lk_extract_warn(x, "access list can't be set", errno);
 }
 
-static void set_acls(struct lk_extract *x, struct archive_entry *entry, int fd, int parent, const char *name)
+static void set_acls(struct lk_extract *x, struct archive_entry *entry, int fd, int parent,
+                     const char *name)
 {
     if (archive_entry_acl_types(entry) == 0)
         return;
@@ -147,30 +153,31 @@ static void set_acls(struct lk_extract *x, struct archive_entry *entry, int fd, 
 /* --- owner, mode, times --- */
 
 /* *kept = the owner is the archive's. */
-static int set_owner(struct lk_extract *x, struct archive_entry *entry, int fd, int parent, const char *name,
-                     bool *kept)
+static int set_owner(struct lk_extract *x, struct archive_entry *entry, int fd, int parent,
+                     const char *name, bool *kept)
 {
     *kept = false;
     if (!x->keep_owner)
         return 0;
     uid_t uid = lk_names_uid(x->names, archive_entry_uname(entry), (uid_t)archive_entry_uid(entry));
     gid_t gid = lk_names_gid(x->names, archive_entry_gname(entry), (gid_t)archive_entry_gid(entry));
-    int result = fd >= 0 ? fchown(fd, uid, gid) : fchownat(parent, name, uid, gid, AT_SYMLINK_NOFOLLOW);
+    int result =
+        fd >= 0 ? fchown(fd, uid, gid) : fchownat(parent, name, uid, gid, AT_SYMLINK_NOFOLLOW);
     if (result == 0) {
         *kept = true;
         return 0;
     }
     if (x->must_keep) {
-        lk_error_errno(&x->error, errno, "owner of %s can't be set to %u:%u", x->path.data, (unsigned)uid,
-                       (unsigned)gid);
+        lk_error_errno(&x->error, errno, "owner of %s can't be set to %u:%u", x->path.data,
+                       (unsigned)uid, (unsigned)gid);
         return lk_error_hint(&x->error, "run as root, or extract without owners");
     }
     lk_extract_warn(x, "owner can't be set", errno);
     return 0;
 }
 
-static int set_mode(struct lk_extract *x, struct archive_entry *entry, int fd, int parent, const char *name,
-                    bool owner_kept)
+static int set_mode(struct lk_extract *x, struct archive_entry *entry, int fd, int parent,
+                    const char *name, bool owner_kept)
 {
     mode_t mode = archive_entry_perm(entry), type = archive_entry_filetype(entry);
     if (type == AE_IFLNK)
@@ -180,7 +187,8 @@ static int set_mode(struct lk_extract *x, struct archive_entry *entry, int fd, i
     if (fd >= 0) {
         if (fchmod(fd, mode) == 0)
             return 0;
-        return lk_error_errno(&x->error, errno, "mode of %s can't be set to %04o", x->path.data, (unsigned)mode);
+        return lk_error_errno(&x->error, errno, "mode of %s can't be set to %04o", x->path.data,
+                              (unsigned)mode);
     }
     /* A device or FIFO: by a descriptor that stands for the file itself and doesn't open it. */
     char path[64];
@@ -193,22 +201,26 @@ static int set_mode(struct lk_extract *x, struct archive_entry *entry, int fd, i
     return 0;
 }
 
-static int set_times(struct lk_extract *x, struct archive_entry *entry, int fd, int parent, const char *name)
+static int set_times(struct lk_extract *x, struct archive_entry *entry, int fd, int parent,
+                     const char *name)
 {
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_OMIT}};
     if (!archive_entry_mtime_is_set(entry))
         return 0;
-    times[1] = (struct timespec){.tv_sec = archive_entry_mtime(entry), .tv_nsec = archive_entry_mtime_nsec(entry)};
+    times[1] = (struct timespec){.tv_sec = archive_entry_mtime(entry),
+                                 .tv_nsec = archive_entry_mtime_nsec(entry)};
     if ((fd >= 0 ? futimens(fd, times) : utimensat(parent, name, times, AT_SYMLINK_NOFOLLOW)) == 0)
         return 0;
     lk_extract_warn(x, "time can't be set", errno);
     return 0;
 }
 
-int lk_extract_meta(struct lk_extract *x, struct archive_entry *entry, int fd, int parent, const char *name)
+int lk_extract_meta(struct lk_extract *x, struct archive_entry *entry, int fd, int parent,
+                    const char *name)
 {
     bool owner_kept;
-    if (set_owner(x, entry, fd, parent, name, &owner_kept) || set_mode(x, entry, fd, parent, name, owner_kept))
+    if (set_owner(x, entry, fd, parent, name, &owner_kept) ||
+        set_mode(x, entry, fd, parent, name, owner_kept))
         return -1;
     set_xattrs(x, entry, fd, parent, name);
     set_acls(x, entry, fd, parent, name);

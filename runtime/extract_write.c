@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * extract_write.c - makes one entry beneath the target: file, directory, link, device, FIFO.
  *
- * A name that is free is taken directly (O_EXCL and the like never follow or replace anything). A name that is taken is
- * an error, or with `overwrite` the entry is made under a temporary name and renamed over it. What this extraction made
- * itself may always be replaced: an archive can hold a path twice, and the last one counts, as with tar. That is
- * told by the time at which the file came to be. A directory is never replaced by something else.
- * Runs of zeros become holes. Stage thread only. */
+ * A name that is free is taken directly (O_EXCL and the like never follow or replace anything). A
+ * name that is taken is an error, or with `overwrite` the entry is made under a temporary name and
+ * renamed over it. What this extraction made itself may always be replaced: an archive can hold a
+ * path twice, and the last one counts, as with tar. That is told by the time at which the file came
+ * to be. A directory is never replaced by something else. Runs of zeros become holes. Stage thread
+ * only. */
 #include "extract_internal.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,7 @@ enum { HOLE = 64 << 10, TEMPORARY_SIZE = 40 };
 struct place {
     int parent;
     const char *name;
-    bool replace;                  /* made as temporary, then renamed */
+    bool replace;                   /* made as temporary, then renamed */
     char temporary[TEMPORARY_SIZE]; /* "" = name itself */
 };
 
@@ -38,11 +39,13 @@ static int fail_errno(struct lk_extract *x, int errnum, const char *what)
 
 /* --- names that are taken --- */
 
-static bool made_here(const struct lk_extract *x, int parent, const char *name, const struct stat *st)
+static bool made_here(const struct lk_extract *x, int parent, const char *name,
+                      const struct stat *st)
 {
     struct statx sx;
     struct timespec born = st->st_ctim;
-    if (statx(parent, name, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &sx) == 0 && (sx.stx_mask & STATX_BTIME))
+    if (statx(parent, name, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &sx) == 0 &&
+        (sx.stx_mask & STATX_BTIME))
         born = (struct timespec){.tv_sec = sx.stx_btime.tv_sec, .tv_nsec = sx.stx_btime.tv_nsec};
     return born.tv_sec > x->began.tv_sec ||
            (born.tv_sec == x->began.tv_sec && born.tv_nsec >= x->began.tv_nsec);
@@ -55,7 +58,8 @@ static int may_replace(struct lk_extract *x, int parent, const char *name)
     if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW))
         return errno == ENOENT ? 0 : fail_errno(x, errno, "made");
     if (S_ISDIR(st.st_mode)) {
-        lk_error_set(&x->error, LK_CONFLICT, "%s is a directory in the target, something else in the archive", shown(x));
+        lk_error_set(&x->error, LK_CONFLICT,
+                     "%s is a directory in the target, something else in the archive", shown(x));
         return lk_error_hint(&x->error, "remove the directory or choose another target");
     }
     if (x->overwrite || made_here(x, parent, name, &st))
@@ -64,7 +68,8 @@ static int may_replace(struct lk_extract *x, int parent, const char *name)
     return lk_error_hint(&x->error, "extract into an empty directory, or allow to overwrite");
 }
 
-/* The name under which the entry is made: its own at the first try, then a temporary one. 0 = try with it. */
+/* The name under which the entry is made: its own at the first try, then a temporary one. 0 = try
+ * with it. */
 static const char *name_of(const struct place *place)
 {
     return place->replace ? place->temporary : place->name;
@@ -76,7 +81,8 @@ static int next_name(struct lk_extract *x, struct place *place)
     if (!place->replace && may_replace(x, place->parent, place->name))
         return -1;
     place->replace = true;
-    snprintf(place->temporary, sizeof place->temporary, ".lunark-%ld-%u.tmp", (long)getpid(), x->temporary++);
+    snprintf(place->temporary, sizeof place->temporary, ".lunark-%ld-%u.tmp", (long)getpid(),
+             x->temporary++);
     return 0;
 }
 
@@ -120,8 +126,10 @@ static int write_all(struct lk_extract *x, int fd, const char *data, size_t len,
     return 0;
 }
 
-/* Writes a block but for the whole pieces of HOLE bytes in it that are zero. *end = behind the last byte written. */
-static int write_block(struct lk_extract *x, int fd, const char *data, size_t len, int64_t offset, int64_t *end)
+/* Writes a block but for the whole pieces of HOLE bytes in it that are zero. *end = behind the last
+ * byte written. */
+static int write_block(struct lk_extract *x, int fd, const char *data, size_t len, int64_t offset,
+                       int64_t *end)
 {
     size_t at = 0;
     while (at < len) {
@@ -235,7 +243,8 @@ static int hard(struct lk_extract *x, const char *target, struct place *place)
         return -1;
     while (linkat(from, name, place->parent, name_of(place), 0))
         if (errno == ENOENT)
-            return lk_error_set(&x->error, LK_CORRUPT, "hard link %s leads to %s, which is not in the archive before it",
+            return lk_error_set(&x->error, LK_CORRUPT,
+                                "hard link %s leads to %s, which is not in the archive before it",
                                 shown(x), target);
         else if (errno != EEXIST)
             return fail_errno(x, errno, "linked");
@@ -283,7 +292,8 @@ static int remember(struct lk_extract *x, struct archive_entry *entry)
         x->dirs = dirs;
         x->dir_room = room;
     }
-    struct lk_extract_dir dir = {.path = strdup(x->path.data), .entry = archive_entry_clone(entry), .number = x->dir_count};
+    struct lk_extract_dir dir = {
+        .path = strdup(x->path.data), .entry = archive_entry_clone(entry), .number = x->dir_count};
     if (!dir.path || !dir.entry) {
         free(dir.path);
         archive_entry_free(dir.entry);
@@ -299,7 +309,8 @@ static int directory(struct lk_extract *x, struct archive_entry *entry, struct p
     while (place && mkdirat(place->parent, place->name, 0700)) {
         if (errno != EEXIST)
             return fail_errno(x, errno, "made");
-        if (fstatat(place->parent, place->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+        if (fstatat(place->parent, place->name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISDIR(st.st_mode))
             break;
         if (may_replace(x, place->parent, place->name))
             return -1;
@@ -393,7 +404,8 @@ int lk_extract_entry(struct lk_extract *x, struct archive_entry *entry)
     if (x->path.len == 0) {
         if (archive_entry_filetype(entry) == AE_IFDIR)
             return directory(x, entry, NULL);
-        return lk_error_set(&x->error, LK_CORRUPT, "member %s is the target itself, but no directory", path);
+        return lk_error_set(&x->error, LK_CORRUPT,
+                            "member %s is the target itself, but no directory", path);
     }
     struct place place = {.replace = false};
     size_t len = split(&x->path, &place.name);

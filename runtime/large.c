@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * large.c - SHA-256 of large files, beside the thread that reads them.
  *
- * The reader queues references to chunks that it is about to send; a stage thread, started at the first of them,
- * hashes them in order. The queue needs no bound of its own: each piece holds a slab, and there are only so many, so
- * a hash that is slower than everything else slows the reader down and nothing more.
+ * The reader queues references to chunks that it is about to send; a stage thread, started at the
+ * first of them, hashes them in order. The queue needs no bound of its own: each piece holds a
+ * slab, and there are only so many, so a hash that is slower than everything else slows the reader
+ * down and nothing more.
  *
  * The set is shared by the reader, the thread and every digest that is not freed yet. */
 #include "large.h"
@@ -207,9 +208,12 @@ static int queue(struct lk_larges *larges, struct piece piece, struct lk_error *
     return 0;
 }
 
-int lk_larges_add(struct lk_larges *larges, struct lk_chunk *chunk, size_t at, size_t len, struct lk_error *err)
+int lk_larges_add(struct lk_larges *larges, struct lk_chunk *chunk, size_t at, size_t len,
+                  struct lk_error *err)
 {
-    return queue(larges, (struct piece){.large = larges->current, .chunk = chunk, .at = at, .len = len}, err);
+    return queue(larges,
+                 (struct piece){.large = larges->current, .chunk = chunk, .at = at, .len = len},
+                 err);
 }
 
 int lk_larges_finish(struct lk_larges *larges, bool whole, struct lk_error *err)

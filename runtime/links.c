@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * links.c - tables of hard links and of names of users and groups.
- * Links: chained buckets that double; an entry goes when its file's last link was seen, so a tree whose links are
- * complete needs little memory. Names: lists in the order of last use, as there are few. One thread. */
+ * Links: chained buckets that double; an entry goes when its file's last link was seen, so a tree
+ * whose links are complete needs little memory. Names: lists in the order of last use, as there are
+ * few. One thread. */
 #include "links.h"
 #include <errno.h>
 #include <grp.h>
@@ -95,7 +96,8 @@ static void grow(struct lk_links *links)
     free(old);
 }
 
-int lk_links_add(struct lk_links *links, const struct stat *st, const char *path, struct lk_error *err)
+int lk_links_add(struct lk_links *links, const struct stat *st, const char *path,
+                 struct lk_error *err)
 {
     size_t len = strlen(path);
     struct link *link = malloc(sizeof *link + len + 1);
@@ -104,7 +106,8 @@ int lk_links_add(struct lk_links *links, const struct stat *st, const char *path
     if (++links->count > links->size)
         grow(links);
     struct link **at = bucket(links, st->st_dev, st->st_ino);
-    *link = (struct link){.next = *at, .dev = st->st_dev, .ino = st->st_ino, .left = st->st_nlink - 1};
+    *link =
+        (struct link){.next = *at, .dev = st->st_dev, .ino = st->st_ino, .left = st->st_nlink - 1};
     memcpy(link->path, path, len + 1);
     *at = link;
     return 0;
@@ -165,7 +168,8 @@ static bool larger(struct lk_names *names, int result)
     return true;
 }
 
-static struct passwd *find_user(struct lk_names *names, const char *name, uid_t uid, struct passwd *user)
+static struct passwd *find_user(struct lk_names *names, const char *name, uid_t uid,
+                                struct passwd *user)
 {
     struct passwd *found = NULL;
     int result;
@@ -176,7 +180,8 @@ static struct passwd *find_user(struct lk_names *names, const char *name, uid_t 
     return result == 0 ? found : NULL;
 }
 
-static struct group *find_group(struct lk_names *names, const char *name, gid_t gid, struct group *group)
+static struct group *find_group(struct lk_names *names, const char *name, gid_t gid,
+                                struct group *group)
 {
     struct group *found = NULL;
     int result;
@@ -187,7 +192,8 @@ static struct group *find_group(struct lk_names *names, const char *name, gid_t 
     return result == 0 ? found : NULL;
 }
 
-static struct name *remember(struct lk_names *names, enum list list, uint32_t id, const char *text, bool known)
+static struct name *remember(struct lk_names *names, enum list list, uint32_t id, const char *text,
+                             bool known)
 {
     size_t len = strlen(text);
     struct name *name = malloc(sizeof *name + len + 1);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * links.h - which file a hard link leads to (archive source), and names of users and groups by id and back.
- * Small tables with an owner each; one thread. */
+ * links.h - which file a hard link leads to (archive source), and names of users and groups by id
+ * and back. Small tables with an owner each; one thread. */
 #ifndef LK_LINKS_H
 #define LK_LINKS_H
 
@@ -13,11 +13,12 @@ struct lk_links;
 
 struct lk_links *lk_links_new(struct lk_error *err);
 void lk_links_free(struct lk_links *links);
-/* The member path that was kept for this file, or NULL. Forgets it once all its links have been asked for. The result is
- * valid until the next call. */
+/* The member path that was kept for this file, or NULL. Forgets it once all its links have been
+ * asked for. The result is valid until the next call. */
 const char *lk_links_find(struct lk_links *links, const struct stat *st);
 /* Keeps the path of the first of st_nlink links. */
-int lk_links_add(struct lk_links *links, const struct stat *st, const char *path, struct lk_error *err);
+int lk_links_add(struct lk_links *links, const struct stat *st, const char *path,
+                 struct lk_error *err);
 
 struct lk_names;
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * pack.c - puts tar entries into chunks. Data is read straight into the slab; only headers are copied.
- * A chunk goes out as soon as it is known that nothing more fits. */
+ * pack.c - puts tar entries into chunks. Data is read straight into the slab; only headers are
+ * copied. A chunk goes out as soon as it is known that nothing more fits. */
 #include "pack.h"
 #include "gzip.h"
 #include <string.h>
 
-void lk_pack_init(struct lk_pack *pack, struct lk_slabs *slabs, struct lk_stream *out, struct lk_larges *larges)
+void lk_pack_init(struct lk_pack *pack, struct lk_slabs *slabs, struct lk_stream *out,
+                  struct lk_larges *larges)
 {
     *pack = (struct lk_pack){.slabs = slabs, .out = out, .larges = larges};
     lk_buf_init(&pack->header, LK_TAR_HEADER_MAX);
@@ -21,8 +22,8 @@ void lk_pack_free(struct lk_pack *pack)
     lk_buf_free(&pack->header);
 }
 
-/* Sends the chunk, if there is one. The hash thread gets its reference first: who waits for a digest may hold the last
- * of the chunk's other references. */
+/* Sends the chunk, if there is one. The hash thread gets its reference first: who waits for a
+ * digest may hold the last of the chunk's other references. */
 static int flush(struct lk_pack *pack, struct lk_error *err)
 {
     struct lk_chunk *chunk = pack->chunk;
@@ -36,6 +37,7 @@ static int flush(struct lk_pack *pack, struct lk_error *err)
     chunk->meta = pack->entries ? &pack->entries->base : NULL;
     pack->chunk = NULL;
     pack->entries = NULL;
+    pack->sent++;
     return lk_stream_write(pack->out, chunk, err);
 }
 
@@ -67,7 +69,8 @@ static int add_entry(struct lk_pack *pack, const struct lk_tar_entry *entry, uin
     return 0;
 }
 
-int lk_pack_begin(struct lk_pack *pack, const struct lk_tar_entry *entry, uint32_t st_mode, struct lk_error *err)
+int lk_pack_begin(struct lk_pack *pack, const struct lk_tar_entry *entry, uint32_t st_mode,
+                  struct lk_error *err)
 {
     pack->header.len = 0;
     if (lk_tar_header(&pack->header, entry, err))
@@ -92,7 +95,8 @@ int lk_pack_begin(struct lk_pack *pack, const struct lk_tar_entry *entry, uint32
 
 void *lk_pack_room(struct lk_pack *pack, size_t *len, struct lk_error *err)
 {
-    if (pack->large && pack->left && pack->chunk && pack->chunk->len == LK_MEMBER_SIZE && flush(pack, err))
+    if (pack->large && pack->left && pack->chunk && pack->chunk->len == LK_MEMBER_SIZE &&
+        flush(pack, err))
         return NULL;
     if (!pack->chunk && take(pack, err))
         return NULL;
@@ -155,5 +159,6 @@ int lk_pack_finish(struct lk_pack *pack, struct lk_error *err)
         return -1;
     memset(chunk->data, 0, LK_TAR_END_SIZE);
     chunk->len = chunk->raw_len = LK_TAR_END_SIZE;
+    pack->sent++;
     return lk_stream_write(pack->out, chunk, err);
 }

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * tar.c - tar headers (POSIX.1-2001, "pax interchange format").
  *
- * An entry that fits a ustar header gets only that. Anything else goes in an extended header (type x) before it:
- *   path, linkpath    longer than ustar can split, or not ASCII
- *   mtime             with nanoseconds, negative, or beyond 11 octal digits
- *   size, uid, gid    beyond their octal fields (these fields then hold the base-256 form for readers without pax)
- *   uname, gname      longer than 31 bytes, or not ASCII
- *   SCHILY.xattr.*, SCHILY.acl.*
- * pax says that names are UTF-8. Where one of a header's names is not, `hdrcharset=BINARY` comes first and all names
- * of that header are plain bytes. Never a global header, no access or change times: equal entries give equal bytes.
+ * An entry that fits a ustar header gets only that. Anything else goes in an extended header (type
+ * x) before it: path, linkpath    longer than ustar can split, or not ASCII mtime             with
+ * nanoseconds, negative, or beyond 11 octal digits size, uid, gid    beyond their octal fields
+ * (these fields then hold the base-256 form for readers without pax) uname, gname      longer than
+ * 31 bytes, or not ASCII SCHILY.xattr.*, SCHILY.acl.* pax says that names are UTF-8. Where one of a
+ * header's names is not, `hdrcharset=BINARY` comes first and all names of that header are plain
+ * bytes. Never a global header, no access or change times: equal entries give equal bytes.
  *
  * Owns nothing, reads no locale, keeps no state. Any thread. */
 #include "tar.h"
@@ -47,9 +46,10 @@ bool lk_utf8_valid(const char *text, size_t len)
         int more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
         if (c < 0xc2 || c > 0xf4 || end - s < more)
             return false;
-        /* No overlong forms, no surrogates, nothing above U+10FFFF: they show in the second byte. */
-        if ((c == 0xe0 && s[0] < 0xa0) || (c == 0xed && s[0] > 0x9f) || (c == 0xf0 && s[0] < 0x90) ||
-            (c == 0xf4 && s[0] > 0x8f))
+        /* No overlong forms, no surrogates, nothing above U+10FFFF: they show in the second byte.
+         */
+        if ((c == 0xe0 && s[0] < 0xa0) || (c == 0xed && s[0] > 0x9f) ||
+            (c == 0xf0 && s[0] < 0x90) || (c == 0xf4 && s[0] > 0x8f))
             return false;
         for (; more > 0; more--)
             if ((*s++ & 0xc0) != 0x80)
@@ -72,8 +72,8 @@ size_t lk_tar_padding(uint64_t size)
 }
 
 /* One record, "LENGTH key=value\n": the length counts itself. */
-static int record(struct lk_buf *out, const char *key, size_t key_len, const void *value, size_t len,
-                  struct lk_error *err)
+static int record(struct lk_buf *out, const char *key, size_t key_len, const void *value,
+                  size_t len, struct lk_error *err)
 {
     char number[24];
     size_t rest = key_len + len + 3, total = rest + 1;
@@ -98,7 +98,8 @@ static int record(struct lk_buf *out, const char *key, size_t key_len, const voi
     return 0;
 }
 
-static int text_record(struct lk_buf *out, const char *key, const char *value, size_t len, struct lk_error *err)
+static int text_record(struct lk_buf *out, const char *key, const char *value, size_t len,
+                       struct lk_error *err)
 {
     return record(out, key, strlen(key), value, len, err);
 }
@@ -110,7 +111,8 @@ static int number_record(struct lk_buf *out, const char *key, uint64_t value, st
     return text_record(out, key, text, (size_t)len, err);
 }
 
-/* Decimal seconds, as short as they are exact. struct timespec counts nanoseconds upwards, also before 1970. */
+/* Decimal seconds, as short as they are exact. struct timespec counts nanoseconds upwards, also
+ * before 1970. */
 static int time_record(struct lk_buf *out, int64_t seconds, uint32_t ns, struct lk_error *err)
 {
     char text[48];
@@ -132,15 +134,18 @@ static int time_record(struct lk_buf *out, int64_t seconds, uint32_t ns, struct 
     return text_record(out, "mtime", text, (size_t)len, err);
 }
 
-/* A key of the form SCHILY ends at its first "=", so a name with one needs libarchive's escaped form. */
+/* A key of the form SCHILY ends at its first "=", so a name with one needs libarchive's escaped
+ * form. */
 static int escaped_xattr(struct lk_buf *out, const struct lk_tar_xattr *xattr, struct lk_error *err)
 {
-    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     char key[1024];
     size_t at = (size_t)snprintf(key, sizeof key, "LIBARCHIVE.xattr.");
     for (const char *s = xattr->name; *s && at + 4 < sizeof key; s++) {
         bool plain = *s > ' ' && *s < 0x7f && *s != '=' && *s != '%';
-        at += (size_t)snprintf(key + at, sizeof key - at, plain ? "%c" : "%%%02X", (unsigned char)*s);
+        at +=
+            (size_t)snprintf(key + at, sizeof key - at, plain ? "%c" : "%%%02X", (unsigned char)*s);
     }
     struct lk_buf text;
     lk_buf_init(&text, LK_TAR_XATTR_MAX * 2);
@@ -149,7 +154,8 @@ static int escaped_xattr(struct lk_buf *out, const struct lk_tar_xattr *xattr, s
     char *to = lk_buf_room(&text, xattr->size * 4 / 3 + 4, err);
     if (!to)
         goto done;
-    for (size_t i = 0; i < xattr->size; i += 3) { /* base64 without padding, as libarchive writes it */
+    for (size_t i = 0; i < xattr->size;
+         i += 3) { /* base64 without padding, as libarchive writes it */
         size_t n = xattr->size - i < 3 ? xattr->size - i : 3;
         unsigned bits = (unsigned)from[i] << 16 | (n > 1 ? (unsigned)from[i + 1] << 8 : 0) |
                         (n > 2 ? (unsigned)from[i + 2] : 0);
@@ -174,7 +180,8 @@ static int xattr_records(struct lk_buf *out, const struct lk_tar_entry *entry, s
         char key[300];
         int len = snprintf(key, sizeof key, "SCHILY.xattr.%s", xattr->name);
         if (len < 0 || (size_t)len >= sizeof key)
-            return lk_error_set(err, LK_USAGE, "extended attribute name of %zu bytes, at most 255 were expected",
+            return lk_error_set(err, LK_USAGE,
+                                "extended attribute name of %zu bytes, at most 255 were expected",
                                 strlen(xattr->name));
         if (record(out, key, (size_t)len, xattr->value, xattr->size, err))
             return -1;
@@ -188,7 +195,8 @@ static int xattr_records(struct lk_buf *out, const struct lk_tar_entry *entry, s
     return 0;
 }
 
-/* Octal digits and a NUL; what does not fit, in base 256 (first bit set), as GNU tar and star do. */
+/* Octal digits and a NUL; what does not fit, in base 256 (first bit set), as GNU tar and star do.
+ */
 static void number(char *field, size_t size, uint64_t value)
 {
     if (value >> (3 * (size - 1)) == 0) {
@@ -206,7 +214,8 @@ static bool fits(uint64_t value, unsigned digits)
     return value >> (3 * digits) == 0;
 }
 
-/* Splits a path at a slash into prefix and name; false if it can't be. *cut = bytes of the prefix, 0 = none. */
+/* Splits a path at a slash into prefix and name; false if it can't be. *cut = bytes of the prefix,
+ * 0 = none. */
 static bool split(const char *path, size_t len, size_t *cut)
 {
     *cut = 0;
@@ -220,7 +229,8 @@ static bool split(const char *path, size_t len, size_t *cut)
     return false;
 }
 
-/* Copies what fits; a shortened name must not end in a slash, which old readers take for a directory. */
+/* Copies what fits; a shortened name must not end in a slash, which old readers take for a
+ * directory. */
 static void shorten(char *field, size_t size, const char *text, size_t len)
 {
     bool cut = len > size;
@@ -243,7 +253,10 @@ static void checksum(unsigned char *block)
 
 static void magic(char *block)
 {
-    memcpy(block + AT_MAGIC, "ustar\0" "00", 8);
+    memcpy(block + AT_MAGIC,
+           "ustar\0"
+           "00",
+           8);
 }
 
 static void owner(char *field, const char *name)
@@ -253,8 +266,8 @@ static void owner(char *field, const char *name)
 }
 
 /* The entry's own header. path has its slash if it is a directory. */
-static int ustar(struct lk_buf *out, const struct lk_tar_entry *entry, const char *path, size_t path_len,
-                 struct lk_error *err)
+static int ustar(struct lk_buf *out, const struct lk_tar_entry *entry, const char *path,
+                 size_t path_len, struct lk_error *err)
 {
     char *block = lk_buf_room(out, LK_TAR_BLOCK, err);
     if (!block)
@@ -327,12 +340,13 @@ static bool valid(const char *name)
 }
 
 /* All records that the entry needs, in a fixed order. */
-static int records(struct lk_buf *out, const struct lk_tar_entry *entry, const char *path, size_t path_len,
-                   struct lk_error *err)
+static int records(struct lk_buf *out, const struct lk_tar_entry *entry, const char *path,
+                   size_t path_len, struct lk_error *err)
 {
     size_t cut;
-    if ((!lk_utf8_valid(path, path_len) || (entry->link && !lk_utf8_valid(entry->link, entry->link_len)) ||
-         !valid(entry->uname) || !valid(entry->gname)) &&
+    if ((!lk_utf8_valid(path, path_len) ||
+         (entry->link && !lk_utf8_valid(entry->link, entry->link_len)) || !valid(entry->uname) ||
+         !valid(entry->gname)) &&
         text_record(out, "hdrcharset", "BINARY", 6, err))
         return -1;
     if ((!split(path, path_len, &cut) || !ascii(path, path_len)) &&
@@ -347,7 +361,8 @@ static int records(struct lk_buf *out, const struct lk_tar_entry *entry, const c
         return -1;
     if (!fits(entry->gid, 7) && number_record(out, "gid", entry->gid, err))
         return -1;
-    if (owner_record(out, "uname", entry->uname, err) || owner_record(out, "gname", entry->gname, err))
+    if (owner_record(out, "uname", entry->uname, err) ||
+        owner_record(out, "gname", entry->gname, err))
         return -1;
     if ((entry->mtime_ns || entry->mtime < 0 || !fits((uint64_t)entry->mtime, 11)) &&
         time_record(out, entry->mtime, entry->mtime_ns, err))
@@ -356,8 +371,8 @@ static int records(struct lk_buf *out, const struct lk_tar_entry *entry, const c
 }
 
 /* Appends header and records; where there are none, takes the header's room back. */
-static int extended(struct lk_buf *out, const struct lk_tar_entry *entry, const char *path, size_t path_len,
-                    struct lk_error *err)
+static int extended(struct lk_buf *out, const struct lk_tar_entry *entry, const char *path,
+                    size_t path_len, struct lk_error *err)
 {
     size_t at = out->len;
     if (!lk_buf_room(out, LK_TAR_BLOCK, err))
@@ -409,12 +424,14 @@ static uint32_t little(const unsigned char *at, int bytes)
     return value;
 }
 
-/* The kernel's form: a version (2), then for each line tag, permissions (16 bits each) and id (32), little-endian. */
+/* The kernel's form: a version (2), then for each line tag, permissions (16 bits each) and id (32),
+ * little-endian. */
 int lk_tar_acl_text(const void *value, size_t size, struct lk_buf *out, struct lk_error *err)
 {
     const unsigned char *at = value, *end = at + size;
     if (size < 4 || little(at, 4) != 2 || (size - 4) % 8)
-        return lk_error_set(err, LK_CORRUPT, "access list of %zu bytes has a form that is not known", size);
+        return lk_error_set(err, LK_CORRUPT,
+                            "access list of %zu bytes has a form that is not known", size);
     for (at += 4; at < end; at += 8) {
         unsigned tag = little(at, 2), bits = little(at + 2, 2);
         const char *word = tag == 0x01 || tag == 0x02   ? "user"
@@ -427,8 +444,8 @@ int lk_tar_acl_text(const void *value, size_t size, struct lk_buf *out, struct l
         char id[12] = "";
         if (tag == 0x02 || tag == 0x08)
             snprintf(id, sizeof id, "%" PRIu32, little(at + 4, 4));
-        if (lk_buf_printf(out, err, "%s%s:%s:%c%c%c", out->len ? "," : "", word, id, bits & 4 ? 'r' : '-',
-                          bits & 2 ? 'w' : '-', bits & 1 ? 'x' : '-'))
+        if (lk_buf_printf(out, err, "%s%s:%s:%c%c%c", out->len ? "," : "", word, id,
+                          bits & 4 ? 'r' : '-', bits & 2 ? 'w' : '-', bits & 1 ? 'x' : '-'))
             return -1;
     }
     return 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * tar.h - writes tar headers: POSIX ustar, with a pax extended header before it where ustar can't say it all.
- * The bytes depend on the entry alone: not on the locale, the time or the writer's process. Any thread. */
+ * tar.h - writes tar headers: POSIX ustar, with a pax extended header before it where ustar can't
+ * say it all. The bytes depend on the entry alone: not on the locale, the time or the writer's
+ * process. Any thread. */
 #ifndef LK_TAR_H
 #define LK_TAR_H
 
@@ -11,7 +12,8 @@
 #define LK_TAR_BLOCK ((size_t)512)
 /* The end of an archive: two blocks of zeros. */
 #define LK_TAR_END_SIZE (2 * LK_TAR_BLOCK)
-/* One file's extended attributes and access lists may take this much in a header; more is left out, with a warning. */
+/* One file's extended attributes and access lists may take this much in a header; more is left out,
+ * with a warning. */
 #define LK_TAR_XATTR_MAX ((size_t)256 << 10)
 /* The longest member path and link target. */
 #define LK_TAR_PATH_MAX ((size_t)256 << 10)
@@ -29,7 +31,8 @@ struct lk_tar_entry {
     size_t path_len;
     const char *link; /* target of a link, as stored; NULL for other types */
     size_t link_len;
-    char type;     /* '0' file, '1' hard link, '2' symbolic link, '3' '4' devices, '5' directory, '6' FIFO */
+    char type; /* '0' file, '1' hard link, '2' symbolic link, '3' '4' devices, '5' directory, '6'
+                  FIFO */
     uint32_t mode; /* permission bits, set-id and sticky */
     uint64_t uid, gid;
     const char *uname, *gname; /* may be empty or NULL */
@@ -48,8 +51,8 @@ int lk_tar_header(struct lk_buf *out, const struct lk_tar_entry *entry, struct l
 /* Bytes from size to the next block boundary. */
 size_t lk_tar_padding(uint64_t size);
 
-/* The value of system.posix_acl_access or _default as text, with numeric ids: "user::rw-,user:1000:r--,...". -1
- * (LK_CORRUPT) for a value that is not one. */
+/* The value of system.posix_acl_access or _default as text, with numeric ids:
+ * "user::rw-,user:1000:r--,...". -1 (LK_CORRUPT) for a value that is not one. */
 int lk_tar_acl_text(const void *value, size_t size, struct lk_buf *out, struct lk_error *err);
 
 /* Valid UTF-8 as in RFC 3629. */

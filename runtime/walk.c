@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * walk.c - walks a directory tree in the order of its names' bytes.
  *
- * Every step is relative to a directory's descriptor and never follows a link, so neither the length of a path nor a
- * tree that changes meanwhile leads elsewhere. The way down is a list on the heap. Only the deepest OPEN_FRAMES
- * directories keep their descriptor; one above them is opened again from below by "..", or, where that is not the
- * same directory any more, component by component from the root.
+ * Every step is relative to a directory's descriptor and never follows a link, so neither the
+ * length of a path nor a tree that changes meanwhile leads elsewhere. The way down is a list on the
+ * heap. Only the deepest OPEN_FRAMES directories keep their descriptor; one above them is opened
+ * again from below by "..", or, where that is not the same directory any more, component by
+ * component from the root.
  *
  * Owns the descriptors it passes to the callbacks. One thread at a time. */
 #include "walk.h"
@@ -77,7 +78,8 @@ static bool append(struct walker *w, const char *name)
 {
     size_t len = strlen(name);
     bool slash = w->source.len > 0 && w->source.data[w->source.len - 1] != '/';
-    return w->path.len + len + 2 < LK_TAR_PATH_MAX && (!slash || lk_buf_add(&w->source, "/", 1, NULL) == 0) &&
+    return w->path.len + len + 2 < LK_TAR_PATH_MAX &&
+           (!slash || lk_buf_add(&w->source, "/", 1, NULL) == 0) &&
            lk_buf_add(&w->source, name, len, NULL) == 0 &&
            (w->path.len == 0 || lk_buf_add(&w->path, "/", 1, NULL) == 0) &&
            lk_buf_add(&w->path, name, len, NULL) == 0;
@@ -123,12 +125,14 @@ static bool tagged(int fd)
 }
 
 /* Sorts what read_names collected; in a cache directory only the tag is left. */
-static int order_names(struct walker *w, struct frame *f, struct lk_buf *names, bool tag, struct lk_error *err)
+static int order_names(struct walker *w, struct frame *f, struct lk_buf *names, bool tag,
+                       struct lk_error *err)
 {
     f->names = names->data;
     f->order = malloc((f->count ? f->count : 1) * sizeof *f->order);
     if (!f->order)
-        return lk_error_set(err, LK_MEMORY, "no memory for the %zu names in %s", f->count, w->source.data);
+        return lk_error_set(err, LK_MEMORY, "no memory for the %zu names in %s", f->count,
+                            w->source.data);
     bool only_tag = tag && w->walk->exclude_caches && tagged(f->fd);
     size_t kept = 0;
     char *at = f->names;
@@ -186,8 +190,11 @@ static int push(struct walker *w, int fd, const struct stat *st, struct lk_error
         w->room = room;
     }
     struct frame *f = &w->frames[w->depth++];
-    *f = (struct frame){
-        .fd = fd, .dev = st->st_dev, .ino = st->st_ino, .source_len = w->source.len, .path_len = w->path.len};
+    *f = (struct frame){.fd = fd,
+                        .dev = st->st_dev,
+                        .ino = st->st_ino,
+                        .source_len = w->source.len,
+                        .path_len = w->path.len};
     if (w->depth > OPEN_FRAMES) {
         struct frame *above = &w->frames[w->depth - 1 - OPEN_FRAMES];
         if (above->fd >= 0)
@@ -285,7 +292,8 @@ static int directory(struct walker *w, struct lk_walk_entry *entry, int fd, stru
 }
 
 /* One name, already appended to the paths. */
-static int step(struct walker *w, int dirfd, const char *name, unsigned char type, struct lk_error *err)
+static int step(struct walker *w, int dirfd, const char *name, unsigned char type,
+                struct lk_error *err)
 {
     struct lk_walk_entry entry = {.dirfd = dirfd, .name = name, .fd = -1};
     if (type == DT_REG)
@@ -330,7 +338,8 @@ static int advance(struct walker *w, struct lk_error *err)
     return step(w, f->fd, name, (unsigned char)name[-1], err);
 }
 
-int lk_walk_root(const struct lk_walk *walk, const char *path, const char *name, struct lk_error *err)
+int lk_walk_root(const struct lk_walk *walk, const char *path, const char *name,
+                 struct lk_error *err)
 {
     struct walker w = {.walk = walk};
     int result = -1;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * xattrs.c - reads a file's extended attributes. Its buffers are kept from file to file. One thread. */
+ * xattrs.c - reads a file's extended attributes. Its buffers are kept from file to file. One
+ * thread. */
 #include "xattrs.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -75,7 +76,8 @@ static int add(struct lk_xattrs *x, const char *name, size_t size)
     return 0;
 }
 
-/* An access list is stored as text; one of a form that is not known, as the attribute that it is. */
+/* An access list is stored as text; one of a form that is not known, as the attribute that it is.
+ */
 static bool acl(struct lk_xattrs *x, const char *name, size_t size)
 {
     bool access = strcmp(name, "system.posix_acl_access") == 0;
@@ -93,11 +95,13 @@ static int read_values(struct lk_xattrs *x, int fd, const char *path, size_t nam
 {
     int result = 0;
     size_t total = 0;
-    for (const char *name = x->names.data; name < x->names.data + names_len; name += strlen(name) + 1) {
+    for (const char *name = x->names.data; name < x->names.data + names_len;
+         name += strlen(name) + 1) {
         ssize_t n = value(x, fd, path, name);
         if (n == -ENODATA)
             continue; /* removed since it was listed */
-        if (n == -E2BIG || (n >= 0 && (total += (size_t)n + strlen(name) + 64) > LK_TAR_XATTR_MAX)) {
+        if (n == -E2BIG ||
+            (n >= 0 && (total += (size_t)n + strlen(name) + 64) > LK_TAR_XATTR_MAX)) {
             x->left_out = true;
             if (n >= 0)
                 x->values.len -= (size_t)n;

@@ -17,8 +17,9 @@ struct lk_xattrs {
 
 void lk_xattrs_init(struct lk_xattrs *xattrs);
 void lk_xattrs_free(struct lk_xattrs *xattrs);
-/* Of a descriptor, or with fd -1 of a path (a link itself, not what it leads to). Forgets what was read before. 0, or an
- * errno; a file system without attributes is one without entries. One system call where there are none. */
+/* Of a descriptor, or with fd -1 of a path (a link itself, not what it leads to). Forgets what was
+ * read before. 0, or an errno; a file system without attributes is one without entries. One system
+ * call where there are none. */
 int lk_xattrs_read(struct lk_xattrs *xattrs, int fd, const char *path);
 
 #endif

@@ -1,0 +1,86 @@
+-- SPDX-License-Identifier: MIT
+-- Archives of paths as a compressed stream, and extraction. Needs read for what is archived and write
+-- for where it is extracted. How to use it:
+--
+--   local made = assert(archive.create { roots = { "/etc" }, exclude = { "*.bak" } })
+--   assert(store:put("etc.tar.gz", made:stream()))
+--   print(made:result().files)
+
+local core = require "lunark.core.archive"
+
+local archive = {}
+
+---@class lunark.archive.Options
+---@field roots (string|lunark.archive.Root)[] what to archive; a root that is missing is an error
+---@field exclude string[]|nil patterns as in tar --exclude: not anchored, `*` matches `/` too
+---@field exclude_caches boolean|nil of directories with a valid CACHEDIR.TAG keep only the tag, default false
+---@field one_file_system boolean|nil leave out what is mounted below a root, default false
+---@field level string|integer|nil "fast", "balanced", "best", "none" or 1 to 12, default "balanced"
+---@field engine string|nil "auto", "zlib", "libdeflate" or "isal", default "auto"
+---@field jobs integer|nil members compressed at once, default as the runtime's
+---@field index boolean|nil write the index of files, default true
+
+---@class lunark.archive.Root
+---@field path string in the file system
+---@field name string|nil member path, default the path without a leading "/", "./" and anything up to ".."
+
+---@class lunark.Archive
+---@field stream fun(self): table|nil, table|nil the .tar.gz as a stream; once
+---@field progress fun(self): table {bytes, files, path}: bytes of data read, entries done, the current one
+---@field result fun(self): lunark.archive.Result|nil, table|nil once the stream has been read to its end
+---@field close fun(self)
+
+---@class lunark.archive.Result
+---@field files integer
+---@field directories integer
+---@field links integer hard and symbolic
+---@field others integer devices and FIFOs
+---@field bytes integer of file data
+---@field members integer gzip members with data
+---@field unreadable integer what could not be read
+---@field warning_count integer
+---@field warnings table[] {path, kind, message}, the first 1,000; kind: changed, vanished, unreadable, skipped
+
+--- Makes an archive of paths; reading begins with its stream.
+---@param options lunark.archive.Options
+---@return lunark.Archive|nil
+---@return table? err kind not_found for a root that is missing, denied where it may not be read
+function archive.create(options)
+  return core.create(options)
+end
+
+---@class lunark.archive.ExtractOptions
+---@field into string directory; made if it is missing
+---@field overwrite boolean|nil replace files that exist, default false: they are an error of kind conflict
+---@field owner string|nil "keep" owners, "none", or "auto": keep as root, default "auto"
+---@field jobs integer|nil members decompressed at once, default as the runtime's
+
+---@class lunark.Extract
+---@field progress fun(self): table {bytes, files} written so far
+---@field wait fun(self): table|nil, table|nil parks; {files, directories, links, others, bytes, warnings, warning_count}
+---@field close fun(self) cancels
+
+--- Extracts a tar, or a tar in gzip, beneath a directory. Members that would leave it are refused.
+---@param stream table is taken over
+---@param options lunark.archive.ExtractOptions
+---@return lunark.Extract|nil
+---@return table? err
+function archive.extract(stream, options)
+  return core.extract(stream, options)
+end
+
+--- Counts what an archive with these options would hold, without reading files; parks.
+---@param options lunark.archive.Options those that only matter for compression are ignored
+---@return table|nil {files, bytes} regular files and their data
+---@return table? err
+function archive.estimate(options)
+  return core.estimate(options)
+end
+
+--- The compression engines that are built in and that this CPU can run.
+---@return table<string, string> engines name to version
+function archive.engines()
+  return core.engines()
+end
+
+return archive

@@ -5,6 +5,7 @@
 #include "lua_stream.h"
 
 #include "gzip.h"
+#include "lua_verify.h"
 #include <lauxlib.h>
 #include <math.h>
 #include <string.h>
@@ -412,13 +413,21 @@ static int is_stream(lua_State *L)
 /* Other modules make streams too, perhaps before this one was asked for. */
 static void open_classes(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"read", stream_read},      {"read_all", stream_read_all},
-                                       {"gzip", stream_gzip},      {"gunzip", stream_gunzip},
-                                       {"limit", stream_limit},    {"discard", lk_sink_discard},
-                                       {"hash", lk_sink_hash},     {"to_file", lk_sink_to_file},
-                                       {"parts", lk_stream_parts}, {"state", stream_state},
-                                       {"bytes", stream_bytes},    {"raw_bytes", stream_raw_bytes},
-                                       {"close", stream_close},    {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"read", stream_read},
+                                       {"read_all", stream_read_all},
+                                       {"gzip", stream_gzip},
+                                       {"gunzip", stream_gunzip},
+                                       {"limit", stream_limit},
+                                       {"discard", lk_sink_discard},
+                                       {"hash", lk_sink_hash},
+                                       {"to_file", lk_sink_to_file},
+                                       {"parts", lk_stream_parts},
+                                       {"state", stream_state},
+                                       {"bytes", stream_bytes},
+                                       {"raw_bytes", stream_raw_bytes},
+                                       {"verify", lk_stream_verify_method},
+                                       {"close", stream_close},
+                                       {NULL, NULL}};
     static const luaL_Reg none[] = {{NULL, NULL}};
 
     if (luaL_getmetatable(L, LK_STREAM_CLASS) == LUA_TNIL) {

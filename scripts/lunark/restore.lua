@@ -82,24 +82,6 @@ local function by_key(store, key)
   return backup
 end
 
-local function damaged(backup, what, found, expected)
-  return sys.error {
-    kind = "corrupt", op = "restore",
-    message = ("%s is damaged: %s %s read, %s expected"):format(backup.key, what, found, expected),
-    hint = "what was restored can't be trusted; restore another backup with --at",
-  }
-end
-
-local function compare(backup, expected, bytes, sha256)
-  local size = expected.size or backup.size
-  if size and bytes ~= size then
-    return nil, damaged(backup, "bytes", bytes, size)
-  elseif expected.sha256 and sha256 ~= expected.sha256:lower() then
-    return nil, damaged(backup, "SHA-256", sha256, expected.sha256)
-  end
-  return true
-end
-
 local function is_tar(backup, expected)
   if expected.kind then
     return expected.kind == "archive"
@@ -121,7 +103,7 @@ local function extract(stream, into, options)
 end
 
 -- A program's output: written under a name that shows it is not whole yet, then renamed.
-local function write_file(stream, into, backup, options)
+local function write_file(stream, into, backup)
   local name = backup.item .. backup.suffix:gsub("%.gz$", "")
   local path, part = into .. "/" .. name, ("%s/.%s.lunark-%d.tmp"):format(into, name, sys.pid())
   local plain = backup.suffix:find("%.gz$") and stream:gunzip() or stream
@@ -136,9 +118,6 @@ local function write_file(stream, into, backup, options)
   if ok then
     ok, err = handle:sync()
   end
-  if ok and options.verify then
-    ok, err = options.verify()
-  end
   if ok then
     ok, err = fs.rename(part, path)
   end
@@ -149,26 +128,22 @@ local function write_file(stream, into, backup, options)
   return { files = 1, directories = 0, links = 0, others = 0, bytes = bytes, warnings = {}, path = path }
 end
 
+-- The bytes are compared with what they must be on their way: damage is the end of the stream.
 local function unpack_into(stream, backup, expected, options)
-  local count = stream:counted { "sha256" }
-  local function verify()
-    local bytes, hashes = count:total()
-    return compare(backup, expected, bytes, hashes and hashes.sha256)
-  end
+  local checked = stream:verify {
+    size = expected.size or backup.size, sha256 = expected.sha256, name = backup.key,
+  }
   local result, err
   if is_tar(backup, expected) then
-    result, err = extract(count:stream(), options.into, options)
-    if result then
-      local ok
-      ok, err = verify()
-      result = ok and result
-    end
+    result, err = extract(checked, options.into, options)
   else
-    options.verify = verify
-    result, err = write_file(count:stream(), options.into, backup, options)
+    result, err = write_file(checked, options.into, backup)
   end
-  if not result and err.kind == "corrupt" and not err.message:find(backup.key, 1, true) then
-    err.message = ("%s is damaged: %s"):format(backup.key, err.message)
+  if not result and err.kind == "corrupt" then
+    if not err.message:find(backup.key, 1, true) then
+      err.message = ("%s is damaged: %s"):format(backup.key, err.message)
+    end
+    err.hint = err.hint or "what was restored can't be trusted; restore another backup with --at"
   end
   return result, err
 end

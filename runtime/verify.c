@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT
+ * verify.c - hashes and counts what passes and compares at the end.
+ * Owns its input and the producer's side of its output. One stage thread, which blocks on both
+ * streams. */
+#include "verify.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEPTH = 4 };
+
+struct verify {
+    struct lk_stream *input, *output;
+    struct lk_hasher *hasher; /* NULL: only counted */
+    uint64_t bytes;
+    struct lk_expected expected;
+};
+
+static int wrong_size(const struct verify *verify, const char *how, struct lk_error *err)
+{
+    return lk_error_set(err, LK_CORRUPT,
+                        "%s is damaged: %s%" PRIu64 " bytes read, %" PRIu64 " expected",
+                        verify->expected.name, how, verify->bytes, verify->expected.size);
+}
+
+static int compare(struct verify *verify, struct lk_error *err)
+{
+    unsigned char found[LK_DIGEST_MAX];
+    char found_hex[2 * LK_DIGEST_MAX + 1], expected_hex[2 * LK_DIGEST_MAX + 1];
+
+    if (verify->expected.size != LK_ANY_SIZE && verify->bytes != verify->expected.size)
+        return wrong_size(verify, "", err);
+    if (!verify->hasher)
+        return 0;
+    lk_hasher_final(verify->hasher, found);
+    if (memcmp(found, verify->expected.sha256, sizeof verify->expected.sha256) == 0)
+        return 0;
+    lk_hex(found, sizeof verify->expected.sha256, found_hex);
+    lk_hex(verify->expected.sha256, sizeof verify->expected.sha256, expected_hex);
+    return lk_error_set(err, LK_CORRUPT, "%s is damaged: SHA-256 %s read, %s expected",
+                        verify->expected.name, found_hex, expected_hex);
+}
+
+static int pump(struct verify *verify, struct lk_error *err)
+{
+    struct lk_chunk *chunk;
+    int rc;
+
+    while ((rc = lk_stream_read(verify->input, &chunk, err)) == LK_STREAM_DATA) {
+        verify->bytes += chunk->len;
+        if (verify->bytes > verify->expected.size) {
+            lk_chunk_unref(chunk);
+            return wrong_size(verify, "at least ", err);
+        }
+        if (verify->hasher)
+            lk_hasher_update(verify->hasher, chunk->data, chunk->len);
+        if (lk_stream_write(verify->output, chunk, err) < 0)
+            return -1;
+    }
+    return rc < 0 ? rc : compare(verify, err);
+}
+
+static void drop(struct verify *verify)
+{
+    lk_stream_cancel(verify->input);
+    lk_stream_unref(verify->input);
+    lk_hasher_free(verify->hasher);
+    free(verify);
+}
+
+static void run(void *arg)
+{
+    struct verify *verify = arg;
+    struct lk_error err;
+    int rc = pump(verify, &err);
+
+    lk_stream_end(verify->output, rc < 0 ? &err : NULL);
+    lk_stream_unref(verify->output);
+    drop(verify);
+}
+
+static void cancel_input(void *arg)
+{
+    lk_stream_cancel(arg);
+}
+
+struct lk_stream *lk_stream_verify(struct lk_pool *pool, struct lk_stream *input,
+                                   const struct lk_expected *expected, struct lk_error *err)
+{
+    struct verify *verify = calloc(1, sizeof *verify);
+
+    if (!verify) {
+        lk_error_set(err, LK_MEMORY, "no memory for a stage");
+        lk_stream_cancel(input);
+        lk_stream_unref(input);
+        return NULL;
+    }
+    verify->input = input;
+    verify->expected = *expected;
+    if (expected->hashed && !(verify->hasher = lk_hasher_new(LK_SHA256, err)))
+        goto failed;
+    struct lk_stream *output = lk_stream_new(DEPTH, err);
+    if (!output)
+        goto failed;
+    verify->output = output;
+    lk_stream_on_cancel(output, cancel_input, input);
+    if (lk_pool_stage(pool, "lunark-verify", run, verify, err) == 0)
+        return output;
+    lk_stream_on_cancel(output, NULL, NULL);
+    lk_stream_unref(output);
+    lk_stream_unref(output);
+failed:
+    drop(verify);
+    return NULL;
+}

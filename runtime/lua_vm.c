@@ -20,6 +20,7 @@
 #define SCRIPT_MAX ((off_t)16 << 20)
 #define HOOK_COUNT 100000
 
+static const char loading_key = 0; /* name -> the task that loads it */
 static const char loaded_key = 0;  /* table of our modules: name -> value */
 static const char require_key = 0; /* Lua's own require */
 
@@ -189,28 +190,6 @@ static int no_module(lua_State *L, const char *name, const char *why)
     return lk_raise(L, &err);
 }
 
-/* [name, ...] value at the top -> kept and returned. */
-static int keep_module(lua_State *L)
-{
-    if (lua_isnil(L, -1)) {
-        lua_pop(L, 1);
-        lua_pushboolean(L, 1);
-    }
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &loaded_key);
-    lua_pushvalue(L, 1);
-    lua_pushvalue(L, -3);
-    lua_rawset(L, -3);
-    lua_pop(L, 1);
-    return 1;
-}
-
-static int module_ran(lua_State *L, int status, lua_KContext context)
-{
-    (void)status;
-    (void)context;
-    return keep_module(L);
-}
-
 static bool push_loaded(lua_State *L)
 {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &loaded_key);
@@ -223,11 +202,63 @@ static bool push_loaded(lua_State *L)
     return false;
 }
 
+/* [name, ...] value at the top -> kept and returned. Two tasks may have loaded it at once: the
+ * first one wins. */
+static int keep_module(lua_State *L)
+{
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        lua_pushboolean(L, 1);
+    }
+    if (push_loaded(L))
+        return 1;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &loaded_key);
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, -3);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+    return 1;
+}
+
+/* Notes which task loads the module at index 1, or that none does any more. */
+static void set_loading(lua_State *L, lua_State *who)
+{
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &loading_key);
+    lua_pushvalue(L, 1);
+    if (who != NULL)
+        lua_pushlightuserdata(L, who);
+    else
+        lua_pushnil(L);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+}
+
+static bool is_loading(lua_State *L)
+{
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &loading_key);
+    lua_pushvalue(L, 1);
+    lua_rawget(L, -2);
+    bool same = lua_touserdata(L, -1) != NULL && lua_touserdata(L, -1) == lk_task_coroutine(L);
+    lua_pop(L, 2);
+    return same;
+}
+
+static int module_ran(lua_State *L, int status, lua_KContext context)
+{
+    (void)context;
+    set_loading(L, NULL);
+    if (status != LUA_OK && status != LUA_YIELD)
+        return lua_error(L);
+    return keep_module(L);
+}
+
 /* A module in Lua: `trusted` ones see the whole of Lua, others what a script sees. */
 static int run_module(lua_State *L, const char *name, bool trusted)
 {
     luaL_gsub(L, name, ".", "/");
     const char *relative = lua_pushfstring(L, "%s.lua", lua_tostring(L, -1));
+    if (is_loading(L))
+        return no_module(L, name, "it is being loaded: modules need each other");
     const char *package = lua_pushfstring(L, "%s/init.lua", lua_tostring(L, -2));
     if (lk_vm_find(L, relative) == 0 && lk_vm_find(L, package) == 0)
         return no_module(L, name, "there is no such file in the script directories");
@@ -243,8 +274,8 @@ static int run_module(lua_State *L, const char *name, bool trusted)
         return lua_error(L);
     lua_pushvalue(L, 1);
     lua_pushstring(L, origin);
-    lua_callk(L, 2, 1, 0, module_ran);
-    return module_ran(L, LUA_OK, 0);
+    set_loading(L, lk_task_coroutine(L));
+    return module_ran(L, lua_pcallk(L, 2, 1, 0, 0, module_ran), 0);
 }
 
 static int run_system_module(lua_State *L, const char *name, bool library)
@@ -340,6 +371,8 @@ static void open_registry(lua_State *L)
 {
     lua_newtable(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &loaded_key);
+    lua_newtable(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &loading_key);
     lua_getglobal(L, "require");
     lua_rawsetp(L, LUA_REGISTRYINDEX, &require_key);
 }

@@ -31,6 +31,15 @@ function exit.of(err)
   return BY_KIND[err.kind] or exit.FAILED
 end
 
+--- Gives an error a status of its own.
+---@param err table
+---@param status integer
+---@return table err
+function exit.with(err, status)
+  err.exit = status
+  return err
+end
+
 --- The status of a run with failures.
 ---@param failures table list of errors, at least one
 ---@param touched boolean|nil true when something was stored or restored all the same

@@ -3,6 +3,7 @@
 -- that whatever fails leaves earlier backups and `latest` as they were. Works on one store at a time.
 -- Needs lunark.store objects, lunark.transfer.
 
+local exit = require "lunark.exit"
 local log = require "lunark.log"
 local manifest = require "lunark.manifest"
 local naming = require "lunark.naming"
@@ -180,10 +181,10 @@ function publish.object(store, record, sent, options)
   if moved == nil then
     return {
       ok = false, stored = true, latest = false,
-      err = sys.error {
-        kind = err.kind, op = "latest", status = err.status, cause = err, exit = 1,
-        message = ("stored as %s, latest not moved: %s"):format(record.key, err.message), hint = err.hint,
-      },
+      err = exit.with(sys.error {
+        kind = err.kind, op = "latest", status = err.status, cause = err, hint = err.hint,
+        message = ("stored as %s, latest not moved: %s"):format(record.key, err.message),
+      }, exit.FAILED),
     }
   end
   return { ok = true, stored = true, latest = moved }

@@ -118,7 +118,7 @@ function TestExit.test_one_error()
   end
   lu.assertEquals(exit.of("text"), 1)
   lu.assertEquals(exit.of(sys.error { kind = "denied", message = "EACCES", code = 13 }), 1)
-  lu.assertEquals(exit.of(sys.error { kind = "io", message = "", exit = 3 }), 3)
+  lu.assertEquals(exit.of(exit.with(sys.error { kind = "io", message = "x" }, 3)), 3)
 end
 
 function TestExit.test_several_errors()
@@ -127,8 +127,8 @@ function TestExit.test_several_errors()
   lu.assertEquals(exit.combine(of("network", "io"), false), 1)
   lu.assertEquals(exit.combine(of("network", "usage"), false), 1)
   lu.assertEquals(exit.combine(of("io", "corrupt"), true), 4)
-  local late = sys.error { kind = "timeout", message = "late", exit = exit.TIMEOUT }
-  lu.assertEquals(exit.combine({ sys.error { kind = "corrupt", message = "" }, late }, true), 124)
+  local late = exit.with(sys.error { kind = "timeout", message = "late" }, exit.TIMEOUT)
+  lu.assertEquals(exit.combine({ sys.error { kind = "corrupt", message = "x" }, late }, true), 124)
 end
 
 return { TestCommandline = TestCommandline, TestExit = TestExit }

@@ -1,0 +1,575 @@
+--- Amazon S3 and what speaks its protocol:
+--- `s3://bucket/prefix?region=&endpoint=&profile=&path_style=`. One call is one attempt, but for a
+--- redirect to the bucket's region; retries are the library's.
+
+local aws = require "providers.credential.aws"
+local s3_error = require "providers.s3.errors"
+local sigv4 = require "providers.sign.sigv4"
+local sys = require "lunark.core.sys"
+local task = require "lunark.task"
+local time = require "lunark.time"
+local xml = require "lunark.xml"
+
+local MiB, GiB = 1024 * 1024, 1024 * 1024 * 1024
+local COPY_MAX = 5 * GiB -- what one CopyObject takes
+local COPY_PART = 256 * MiB
+local SLOW = 900 -- seconds without a byte: completing and copying may take the store that long
+
+local Store = {}
+Store.__index = Store
+local Upload = {}
+Upload.__index = Upload
+
+local function usage(format, ...)
+  return nil, sys.error { kind = "usage", op = "s3", message = format:format(...) }
+end
+
+-- --- addresses ---
+
+local function parse_endpoint(text)
+  local scheme, host, path = text:match("^(https?)://([^/?#]+)([^?#]*)$")
+  if not scheme then return nil end
+  return { scheme = scheme, host = host, path = path:gsub("/+$", "") }
+end
+
+local function aws_endpoint(region)
+  local domain = region:find("^cn%-") and "amazonaws.com.cn" or "amazonaws.com"
+  return { scheme = "https", host = ("s3.%s.%s"):format(region, domain), path = "", aws = true }
+end
+
+-- Host header and path of a key (nil: of the bucket).
+function Store:address(key)
+  local endpoint = self.endpoint
+  local path = key and "/" .. sigv4.escape(key, true) or "/"
+  if self.path_style then return endpoint.host, endpoint.path .. "/" .. self.bucket .. (key and path or "") end
+  return self.bucket .. "." .. endpoint.host, endpoint.path .. path
+end
+
+function Store:move_to(region)
+  self.region = region
+  if self.endpoint.aws then
+    self.endpoint = aws_endpoint(region)
+    self.ctx.grant((self:address()))
+  end
+end
+
+-- --- requests ---
+
+local function payload_hash(ctx, body)
+  if body == nil then return sigv4.EMPTY_HASH end
+  if type(body) == "string" then return ctx.crypto.hex(ctx.crypto.digest("sha256", body)) end
+  if body.hash and body.hash.sha256 then return body.hash.sha256 end
+  return ctx.crypto.hex(ctx.crypto.digest("sha256", body:string()))
+end
+
+--- Adds the signature to a request that is about to be sent.
+---@param req table as lunark.http's sign gets it
+function Store:sign(req, host, path, query, hash)
+  local signed = { host = host, ["x-amz-content-sha256"] = hash }
+  req.headers["x-amz-content-sha256"] = hash
+  for name, value in pairs(req.headers) do
+    local lower = name:lower()
+    if lower:find("^x%-amz%-") or lower == "content-md5" or lower == "content-type" then signed[lower] = value end
+  end
+  req.headers["authorization"] = sigv4.sign({
+    method = req.method, path = path, query = query, headers = signed, payload_hash = hash,
+  }, self.credentials, { time = self.ctx.clock(), region = self.region, service = "s3" })
+  req.headers["x-amz-date"] = signed["x-amz-date"]
+  req.headers["x-amz-security-token"] = signed["x-amz-security-token"]
+end
+
+-- One request to where the bucket is believed to be.
+function Store:attempt(r)
+  local host, path = self:address(r.key)
+  local query = sigv4.query(r.query or {})
+  local hash = payload_hash(self.ctx, r.body)
+  local headers = {}
+  for name, value in pairs(r.headers or {}) do headers[name] = value end
+  return self.ctx.http.request {
+    method = r.method, headers = headers, body = r.body, sink = r.sink, max = r.max or 8 * MiB,
+    url = ("%s://%s%s%s"):format(self.endpoint.scheme, host, path, query ~= "" and "?" .. query or ""),
+    idle_timeout = r.idle_timeout, ca_file = self.options.ca_file,
+    sign = function(req) self:sign(req, host, path, query, hash) end,
+  }
+end
+
+--- What a response that is no success means.
+---@return table err
+function Store:classify(response, r)
+  return s3_error.classify(response, {
+    op = "s3." .. r.op, bucket = self.bucket, key = r.key, endpoint = self.endpoint.host,
+    region = self.region, source = self.credentials.source, now = self.ctx.clock(),
+  })
+end
+
+-- r = {op, method, key, query, headers, body, sink, max, idle_timeout}. The response, or nil, err.
+function Store:send(r)
+  local response, err = self:attempt(r)
+  if not response then return nil, err end
+  if response.status >= 200 and response.status < 300 then return response end
+  local region = s3_error.region_of(response)
+  if region and region ~= self.region then
+    self.ctx.log.debug(("s3: bucket %s is in region %s, not %s"):format(self.bucket, region, self.region))
+    self:move_to(region)
+    response, err = self:attempt(r)
+    if not response then return nil, err end
+    if response.status >= 200 and response.status < 300 then return response end
+  end
+  return nil, self:classify(response, r)
+end
+
+-- An answer whose body is XML; an error inside of a 200 is an error.
+function Store:send_xml(r)
+  local response, err = self:send(r)
+  if not response then return nil, err end
+  local root
+  root, err = xml.parse(response.body, ("s3: answer to %s of %s"):format(r.op, r.key or self.bucket))
+  if not root then
+    -- A long answer that was cut off: whether it was done is not known, so it is asked again.
+    err.kind, err.retryable = "network", true
+    return nil, err
+  end
+  if root.name == "Error" then return nil, self:classify(response, r) end
+  return root, nil, response
+end
+
+-- --- facts about objects ---
+
+local function plain_etag(text)
+  return text and text:match('^"?(.-)"?$')
+end
+
+local function info_of(headers)
+  local meta = {}
+  for name, value in pairs(headers) do
+    local short = name:match("^x%-amz%-meta%-(.+)$")
+    if short then meta[short] = value end
+  end
+  return {
+    size = math.tointeger(tonumber(headers["content-length"])), etag = plain_etag(headers["etag"]),
+    version = headers["x-amz-version-id"], mtime = time.parse_http(headers["last-modified"]), meta = meta,
+  }
+end
+
+local function meta_headers(self, meta, headers)
+  headers = headers or {}
+  for name, value in pairs(meta or {}) do
+    if not name:find("^[%w-]+$") or value:find("[^\32-\126]") then
+      return usage("metadata %s: letters, digits and - in the name, printable ASCII in the value", name)
+    end
+    headers["x-amz-meta-" .. name:lower()] = value
+  end
+  headers["x-amz-storage-class"] = self.options.storage_class
+  return headers
+end
+
+local function check_key(key)
+  if key == "" or #key > 1024 or key:find("\0", 1, true) then
+    return usage("'%s': a key has 1 to 1,024 bytes, none of value 0", key)
+  end
+  return true
+end
+
+local function md5_of(ctx, body)
+  if type(body) == "string" then return ctx.crypto.hex(ctx.crypto.digest("md5", body)) end
+  return body.hash and body.hash.md5
+end
+
+-- The store's ETag of what it took, against our MD5; where the ETag is none, nothing is said.
+local function check_etag(self, response, etag, expected, what)
+  local encryption = response.headers["x-amz-server-side-encryption"]
+  if not expected or not etag or (encryption and encryption ~= "AES256") then return true end
+  if not etag:find("^%x+%-?%d*$") or #etag < 32 or etag == expected then return true end
+  if #etag:match("^%x+") ~= 32 or (#etag == 32) ~= (#expected == 32) or not self.options.check_md5 then return true end
+  return nil, sys.error {
+    kind = "corrupt", op = "s3", retryable = true, request_id = response.request_id,
+    message = ("%s: the store reports MD5 %s, %s was sent"):format(what, etag, expected),
+  }
+end
+
+-- --- the contract ---
+
+--- Writes a whole object.
+function Store:put(key, body, meta, how)
+  local ok, err = check_key(key)
+  if not ok then return nil, err end
+  local headers
+  headers, err = meta_headers(self, meta)
+  if not headers then return nil, err end
+  if how and how.exclusive and self.features.exclusive then headers["if-none-match"] = "*" end
+  local response
+  response, err = self:send { op = "put", method = "PUT", key = key, headers = headers, body = body }
+  if not response then
+    if self:without_conditions(err, headers) then return self:put(key, body, meta) end
+    if err.status == 412 and how.attempt and how.attempt > 1 then return self:written_before(key, body, err) end
+    return nil, err
+  end
+  local etag = plain_etag(response.headers["etag"])
+  ok, err = check_etag(self, response, etag, md5_of(self.ctx, body), key)
+  if not ok then return nil, err end
+  return { size = type(body) == "string" and #body or body.size, etag = etag,
+    version = response.headers["x-amz-version-id"], checksum = payload_hash(self.ctx, body) }
+end
+
+-- Stores that don't know If-None-Match say so; the caller has looked for the key before.
+function Store:without_conditions(err, headers)
+  if headers["if-none-match"] and (err.status == 501 or err.code == "NotImplemented") then
+    self.features.exclusive = false
+    return true
+  end
+  return false
+end
+
+-- The key is taken, perhaps by our own attempt whose answer was lost.
+function Store:written_before(key, body, conflict)
+  local info = self:head(key)
+  local md5 = md5_of(self.ctx, body)
+  if info and md5 and info.etag == md5 then return info end
+  return nil, conflict
+end
+
+--- Reads an object, or the bytes first to last of it.
+function Store:get(key, range)
+  local ok, err = check_key(key)
+  if not ok then return nil, err end
+  local headers = {}
+  if range then headers["range"] = ("bytes=%d-%s"):format(range[1] or 0, range[2] or "") end
+  local response
+  response, err = self:send { op = "get", method = "GET", key = key, headers = headers, sink = "stream" }
+  if not response then return nil, err end
+  local info = info_of(response.headers)
+  local whole = (response.headers["content-range"] or ""):match("/(%d+)$")
+  if whole then info.size = math.tointeger(tonumber(whole)) end
+  if range and response.status ~= 206 then
+    response.stream:close()
+    return nil, sys.error {
+      kind = "io", op = "s3.get", status = response.status,
+      message = ("%s: a range was asked for and the whole object is sent"):format(key),
+    }
+  end
+  return response.stream, info
+end
+
+--- Size, ETag, metadata.
+function Store:head(key)
+  local ok, err = check_key(key)
+  if not ok then return nil, err end
+  local response
+  response, err = self:send { op = "head", method = "HEAD", key = key }
+  if not response then return nil, err end
+  local info = info_of(response.headers)
+  info.key = key
+  return info
+end
+
+--- One page of what is below a prefix, in the order of the keys' bytes.
+function Store:list(prefix, token, max)
+  local query = { { "list-type", "2" }, { "encoding-type", "url" }, { "prefix", prefix } }
+  if token then query[#query + 1] = { "continuation-token", token } end
+  if max then query[#query + 1] = { "max-keys", max } end
+  local root, err = self:send_xml { op = "list", method = "GET", query = query, max = 16 * MiB }
+  if not root then return nil, err end
+  local encoded = root:value("EncodingType") == "url"
+  local page = {}
+  for item in root:each("Contents") do
+    local key = item:value("Key") or ""
+    if encoded then key = key:gsub("+", " "):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end) end
+    page[#page + 1] = {
+      key = key, size = math.tointeger(tonumber(item:value("Size"))), etag = plain_etag(item:value("ETag")),
+      mtime = time.parse(item:value("LastModified") or ""),
+    }
+  end
+  if root:value("IsTruncated") ~= "true" then return page, nil end
+  local following = root:value("NextContinuationToken")
+  if not following or following == "" or following == token then
+    return nil, sys.error {
+      kind = "corrupt", op = "s3.list",
+      message = ("list of %s: the store says that there is more, and not where"):format(self.bucket),
+    }
+  end
+  return page, following
+end
+
+--- Says whether the store can be used. mode is "read" or "write".
+function Store:check(mode, prefix)
+  local page, err = self:list(prefix, nil, 1)
+  if page then return true end
+  if mode == "write" and err.code == "AccessDenied" then return true end -- keys that can only write
+  return nil, err
+end
+
+local function delete_one(self, key)
+  local response, err = self:send {
+    op = "delete", method = "DELETE", key = key,
+  }
+  if response or err.code == "NoSuchKey" then return true end
+  return nil, err
+end
+
+local function delete_batch(self, keys)
+  local lines = { '<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Quiet>true</Quiet>' }
+  for _, key in ipairs(keys) do lines[#lines + 1] = "<Object><Key>" .. xml.escape(key) .. "</Key></Object>" end
+  lines[#lines + 1] = "</Delete>"
+  local body = table.concat(lines)
+  local crypto = self.ctx.crypto
+  return self:send_xml {
+    op = "delete", method = "POST", query = { { "delete", "" } }, body = body, idle_timeout = 300,
+    headers = { ["content-type"] = "application/xml", ["content-md5"] = crypto.base64(crypto.digest("md5", body)) },
+  }
+end
+
+--- Deletes up to 1,000 keys. Those that were not there are fine. The errors of the others by key.
+function Store:delete(keys)
+  local batch, errors = {}, {}
+  for _, key in ipairs(keys) do
+    if #keys > 1 and xml.can_carry(key) and self.features.batch_delete then
+      batch[#batch + 1] = key
+    else
+      local ok, err = delete_one(self, key)
+      if not ok then errors[key] = err end
+    end
+  end
+  if #batch == 0 then return errors end
+  local root, err = delete_batch(self, batch)
+  if not root then
+    if err.status ~= 501 and err.code ~= "MalformedXML" and err.code ~= "NotImplemented" then return nil, err end
+    self.features.batch_delete = false
+    local more = self:delete(batch)
+    for key, why in pairs(more) do errors[key] = why end
+    return errors
+  end
+  for item in root:each("Error") do
+    local key, code = item:value("Key") or "", item:value("Code") or ""
+    if code ~= "NoSuchKey" then
+      errors[key] = s3_error.of_code(code, item:value("Message"), { op = "s3.delete", bucket = self.bucket, key = key })
+    end
+  end
+  return errors
+end
+
+local function copy_source(self, key)
+  return "/" .. self.bucket .. "/" .. sigv4.escape(key, true)
+end
+
+local function copy_in_parts(self, from, to, meta, source)
+  local upload, err = self:begin(to, meta)
+  if not upload then return nil, err end
+  local size = math.max(COPY_PART, math.ceil(source.size / 9000 / MiB) * MiB)
+  local ranges = {}
+  for first = 0, source.size - 1, size do ranges[#ranges + 1] = { first, math.min(first + size, source.size) - 1 } end
+  local failed
+  local parts = task.map(ranges, 8, function(range, number)
+    if failed then return false end
+    local part, why = upload:copy(number, from, range[1], range[2], source.etag)
+    failed = failed or why
+    return part or false
+  end)
+  local done
+  if not failed then done, failed = upload:finish(parts) end
+  if not done then
+    upload:abort()
+    return nil, failed
+  end
+  done.size = source.size
+  return done
+end
+
+--- Copies inside of the bucket, without the bytes passing through here.
+function Store:copy(from, to, meta)
+  local source, err = self:head(from)
+  if not source then return nil, err end
+  if source.size > COPY_MAX then return copy_in_parts(self, from, to, meta or source.meta, source) end
+  local headers
+  headers, err = meta_headers(self, meta, {
+    ["x-amz-copy-source"] = copy_source(self, from), ["x-amz-copy-source-if-match"] = source.etag,
+    ["x-amz-metadata-directive"] = meta and "REPLACE" or nil,
+  })
+  if not headers then return nil, err end
+  local root
+  root, err = self:send_xml {
+    op = "copy", method = "PUT", key = to, headers = headers, idle_timeout = SLOW,
+  }
+  if not root then return nil, err end
+  return { size = source.size, etag = plain_etag(root:value("ETag")) }
+end
+
+--- Begins an upload in parts.
+function Store:begin(key, meta, how)
+  local ok, err = check_key(key)
+  if not ok then return nil, err end
+  local headers
+  headers, err = meta_headers(self, meta)
+  if not headers then return nil, err end
+  local root
+  root, err = self:send_xml { op = "begin", method = "POST", key = key, query = { { "uploads", "" } }, headers = headers }
+  if not root then return nil, err end
+  local id = root:value("UploadId")
+  if not id or id == "" then
+    return nil, sys.error { kind = "corrupt", op = "s3.begin", message = key .. ": the store gives no upload id" }
+  end
+  return setmetatable({ store = self, key = key, id = id, exclusive = how and how.exclusive, finishing = 0 }, Upload)
+end
+
+--- Sends one part.
+---@return table? part {etag, size, md5}
+function Upload:part(number, body)
+  local store = self.store
+  local response, err = store:send {
+    op = "part", method = "PUT", key = self.key, body = body,
+    query = { { "partNumber", number }, { "uploadId", self.id } },
+  }
+  if not response then return nil, err end
+  local etag = plain_etag(response.headers["etag"])
+  if not etag then
+    return nil, sys.error {
+      kind = "corrupt", op = "s3.part", message = ("%s: the store gives no ETag for part %d"):format(self.key, number),
+    }
+  end
+  local md5 = store.options.check_md5 and md5_of(store.ctx, body) or nil
+  local ok
+  ok, err = check_etag(store, response, etag, md5, ("%s, part %d"):format(self.key, number))
+  if not ok then return nil, err end
+  return { etag = etag, size = type(body) == "string" and #body or body.size, md5 = md5 }
+end
+
+--- Makes one part of bytes of an object that is in the bucket.
+function Upload:copy(number, key, first, last, etag)
+  local root, err = self.store:send_xml {
+    op = "copy", method = "PUT", key = self.key, idle_timeout = SLOW,
+    query = { { "partNumber", number }, { "uploadId", self.id } },
+    headers = {
+      ["x-amz-copy-source"] = copy_source(self.store, key), ["x-amz-copy-source-if-match"] = etag,
+      ["x-amz-copy-source-range"] = ("bytes=%d-%d"):format(first, last),
+    },
+  }
+  if not root then return nil, err end
+  return { etag = plain_etag(root:value("ETag")), size = last - first + 1 }
+end
+
+-- The ETag that S3 makes of the parts' MD5s, or nil where one is not known.
+local function expected_etag(self, parts)
+  local digests = {}
+  for index, part in ipairs(parts) do
+    if not part.md5 or part.md5 ~= part.etag then return nil end
+    digests[index] = self.store.ctx.crypto.unhex(part.md5)
+  end
+  local crypto = self.store.ctx.crypto
+  return crypto.hex(crypto.digest("md5", table.concat(digests))) .. "-" .. #parts
+end
+
+-- An earlier attempt may have been done, its answer lost: the object is there then, as it was sent.
+local function finished_before(self, size, etag, err)
+  local info = self.store:head(self.key)
+  if info and info.size == size and etag and info.etag == etag then return info end
+  return nil, err
+end
+
+--- Makes the parts one object, which is visible from then on.
+function Upload:finish(parts)
+  self.finishing = self.finishing + 1
+  local lines, size = { '<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">' }, 0
+  for number, part in ipairs(parts) do
+    size = size + part.size
+    lines[#lines + 1] = ("<Part><PartNumber>%d</PartNumber><ETag>&quot;%s&quot;</ETag></Part>"):format(number,
+      xml.escape(part.etag))
+  end
+  lines[#lines + 1] = "</CompleteMultipartUpload>"
+  local store = self.store
+  local headers = { ["content-type"] = "application/xml" }
+  if self.exclusive and store.features.exclusive then headers["if-none-match"] = "*" end
+  local etag = expected_etag(self, parts)
+  local root, err, response = store:send_xml {
+    op = "finish", method = "POST", key = self.key, query = { { "uploadId", self.id } }, idle_timeout = SLOW,
+    body = table.concat(lines), headers = headers,
+  }
+  if not root then
+    if store:without_conditions(err, headers) then return self:finish(parts) end
+    if self.finishing > 1 and (err.code == "NoSuchUpload" or err.status == 412) then
+      return finished_before(self, size, etag, err)
+    end
+    return nil, err
+  end
+  local reported = plain_etag(root:value("ETag"))
+  local ok
+  ok, err = check_etag(store, response, reported, etag, self.key)
+  if not ok then
+    err.retryable = false
+    return nil, err
+  end
+  return { size = size, etag = reported, version = response.headers["x-amz-version-id"] }
+end
+
+--- Throws the parts away.
+function Upload:abort()
+  local response, err = self.store:send {
+    op = "abort", method = "DELETE", key = self.key, query = { { "uploadId", self.id } },
+  }
+  if response or err.code == "NoSuchUpload" then return true end
+  return nil, err
+end
+
+-- --- opening ---
+
+local function find_credentials(options, ctx, context)
+  if not options.access_key_id then return aws.find(context) end
+  if not options.secret_access_key then
+    return usage("access_key_id is given and secret_access_key is not")
+  end
+  return {
+    access_key_id = options.access_key_id, secret_access_key = options.secret_access_key,
+    session_token = options.session_token, source = "the options",
+  }, ctx
+end
+
+local function open(url, options, ctx)
+  local bucket = url.host
+  if not bucket:find("^[%w][%w._-]+$") then return usage("s3://%s: '%s' is no name of a bucket", bucket, bucket) end
+  local context = { env = ctx.env, read = ctx.read, secret = ctx.secret, profile = options.profile }
+  local settings, err = aws.profile(context)
+  if not settings then return nil, err end
+  local credentials
+  credentials, err = find_credentials(options, ctx, context)
+  if not credentials then return nil, err end
+  local region = options.region or settings.region or "us-east-1"
+  if not region:find("^[%w-]+$") then return usage("'%s' is no region", region) end
+  local text = options.endpoint or settings.endpoint_url
+  local endpoint = text and parse_endpoint(text) or (not text and aws_endpoint(region)) or nil
+  if not endpoint then return usage("endpoint '%s': https://host[:port] expected", text) end
+  local path_style = options.path_style
+  if path_style == nil then path_style = not endpoint.aws or bucket:find(".", 1, true) ~= nil end
+  local store = setmetatable({
+    bucket = bucket, region = region, endpoint = endpoint, path_style = path_style, options = options, ctx = ctx,
+    credentials = credentials,
+    features = {
+      range = true, copy = true, exclusive = true, batch_delete = true, put_max = 5 * GiB,
+      part_hash = options.check_md5 and { "sha256", "md5" } or { "sha256" },
+      multipart = { min = 5 * MiB, max = 5 * GiB, count = 10000, equal = false, align = 1 },
+    },
+  }, Store)
+  ctx.grant((store:address()))
+  return store
+end
+
+return {
+  api = 1, name = "s3", schemes = { "s3" },
+  -- What it reads beside its options: the environment's keys and the files of the AWS tools.
+  needs = {
+    env = { "AWS_*", "HOME" },
+    read = { { env = "AWS_SHARED_CREDENTIALS_FILE" }, { env = "AWS_CONFIG_FILE" }, { home = ".aws" } },
+  },
+  options = {
+    region = { "string", env = { "AWS_REGION", "AWS_DEFAULT_REGION" }, help = "region of the bucket" },
+    endpoint = { "string", env = { "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL" }, help = "https://host of another store" },
+    profile = { "string", help = "section of ~/.aws/config and ~/.aws/credentials" },
+    path_style = { "boolean", help = "bucket in the path, not in the host name; default: with an endpoint" },
+    check_md5 = { "boolean", default = true, help = "compare ETags with the MD5 of what was sent" },
+    storage_class = { "string", help = "for example STANDARD_IA" },
+    ca_file = { "string", env = "AWS_CA_BUNDLE", help = "certificates to trust" },
+    access_key_id = { "string" }, secret_access_key = { "secret" }, session_token = { "secret" },
+  },
+  features = {
+    range = true, copy = true, exclusive = true, part_hash = { "sha256", "md5" }, put_max = 5 * GiB,
+    multipart = { min = 5 * MiB, max = 5 * GiB, count = 10000, equal = false, align = 1 },
+  },
+  open = open,
+}

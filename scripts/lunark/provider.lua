@@ -1,0 +1,215 @@
+--- Providers: finds the script that speaks to a kind of store, checks it, and loads it where it can
+--- do little. Needs lunark.scripts. A provider's environment has Lua's plain functions and a
+--- `require` for an allow-list; what it does in the world goes through the ctx that lunark.store
+--- hands in. docs/providers.md is its contract.
+
+local options = require "lunark.options"
+local scripts = require "lunark.scripts"
+local sys = require "lunark.core.sys"
+
+local provider = {}
+
+local API = 1
+
+-- Schemes whose provider has another file name.
+local FILES = { file = "local", gs = "gcs" }
+
+local MODULES = {
+  ["lunark.core.sys"] = true, ["lunark.core.crypto"] = true, ["lunark.core.task"] = true, ["lunark.core.log"] = true,
+  ["lunark.crypto"] = true, ["lunark.json"] = true, ["lunark.log"] = true, ["lunark.task"] = true,
+  ["lunark.time"] = true, ["lunark.url"] = true, ["lunark.xml"] = true,
+}
+
+local FEATURES = {
+  range = "boolean", copy = "boolean", exclusive = "boolean", part_hash = "table", multipart = "table",
+  put_max = "number", batch_delete = "boolean",
+}
+local MULTIPART = {
+  min = "number", max = "number", count = "number", equal = "boolean", align = "number", width = "number",
+}
+local KEYS = {
+  api = true, name = true, schemes = true, options = true, features = true, open = true, needs = true, root = true,
+}
+
+local function bad(origin, format, ...)
+  return nil, sys.error {
+    kind = "usage", op = "provider", message = ("provider %s: %s"):format(origin, format:format(...)),
+  }
+end
+
+local function check_fields(origin, where, given, known)
+  if type(given) ~= "table" then return bad(origin, "'%s' is a %s, a table expected", where, type(given)) end
+  for key, value in pairs(given) do
+    local expected = known[key]
+    if not expected then
+      local near = options.nearest(tostring(key), known)
+      return bad(origin, "unknown %s '%s'%s", where, tostring(key), near and (", did you mean '%s'?"):format(near) or "")
+    end
+    if expected ~= true and type(value) ~= expected then
+      return bad(origin, "%s '%s' is a %s, a %s expected", where, key, type(value), expected)
+    end
+  end
+  return true
+end
+
+local function check_schemes(origin, schemes)
+  if type(schemes) ~= "table" or #schemes == 0 then
+    return bad(origin, "'schemes' must be a list of URL schemes, like { \"s3\" }")
+  end
+  for _, scheme in ipairs(schemes) do
+    if type(scheme) ~= "string" or not scheme:find("^%l[%w+.-]*$") then
+      return bad(origin, "scheme '%s': lower-case letters and digits expected", tostring(scheme))
+    end
+  end
+  return true
+end
+
+--- Checks what a provider's file returned.
+---@param found any
+---@param origin string file, for messages
+---@return table? provider
+---@return table? err kind usage
+function provider.check(found, origin)
+  if type(found) ~= "table" then return bad(origin, "it returns a %s, a table expected", type(found)) end
+  if found.api ~= API then
+    return bad(origin, "it is written for api %s, api = %d expected", tostring(found.api), API)
+  end
+  local ok, err = check_fields(origin, "key", found, KEYS)
+  if not ok then return nil, err end
+  if type(found.name) ~= "string" or found.name == "" then return bad(origin, "'name' must be a string") end
+  ok, err = check_schemes(origin, found.schemes)
+  if not ok then return nil, err end
+  if type(found.open) ~= "function" then
+    return bad(origin, "function 'open' is missing, open(url, options, ctx) expected")
+  end
+  ok, err = provider.check_features(found.features or {}, origin)
+  if not ok then return nil, err end
+  local good, wrong = options.check(found.options or {})
+  if not good then return bad(origin, "%s", wrong) end
+  return found
+end
+
+--- Checks a table of features.
+---@param features table
+---@param origin string
+---@return true?
+---@return table? err
+function provider.check_features(features, origin)
+  local ok, err = check_fields(origin, "feature", features, FEATURES)
+  if not ok then return nil, err end
+  if features.multipart then return check_fields(origin, "multipart feature", features.multipart, MULTIPART) end
+  return true
+end
+
+local REQUIRED = { "put", "get", "head", "list", "delete" }
+
+--- Checks what a provider's open returned.
+---@param store any
+---@param found table the provider
+---@return table? store
+---@return table? err
+function provider.check_store(store, found)
+  local origin = found.origin or found.name
+  if type(store) ~= "table" then return bad(origin, "open returns a %s, a table expected", type(store)) end
+  for _, name in ipairs(REQUIRED) do
+    if type(store[name]) ~= "function" then return bad(origin, "the store has no function '%s'", name) end
+  end
+  local features = store.features or found.features or {}
+  local ok, err = provider.check_features(features, origin)
+  if not ok then return nil, err end
+  for feature, name in pairs { multipart = "begin", copy = "copy" } do
+    if features[feature] and type(store[name]) ~= "function" then
+      return bad(origin, "the feature '%s' is declared and the store has no function '%s'", feature, name)
+    end
+  end
+  return store
+end
+
+-- Loads `providers/...` and what it requires from there; one set of modules for each provider.
+local function load_file(name, loaded)
+  local source, origin = scripts.source(name)
+  if not source then return nil, origin end
+  local env = sys.environment()
+  env._G = env
+  env.require = function(module)
+    if type(module) == "string" and module:find("^providers%.[%w_.]+$") then
+      if loaded[module] == nil then
+        local value, err = load_file(module:gsub("%.", "/") .. ".lua", loaded)
+        if value == nil then error(err, 0) end
+        loaded[module] = value
+      end
+      return loaded[module]
+    end
+    if not MODULES[module] then
+      error(sys.error {
+        kind = "denied", op = "require", message = ("provider %s: module '%s' is not for providers"):format(name,
+          tostring(module)), hint = "a provider acts through the ctx that its open gets",
+      }, 0)
+    end
+    return require(module)
+  end
+  local chunk, err = sys.load(origin == "embedded" and name or origin, source, env)
+  if not chunk then return nil, err end
+  local ok, value = pcall(chunk)
+  if not ok then
+    if sys.is_error(value) then return nil, value end
+    return bad(origin, "%s", tostring(value))
+  end
+  if value == nil then value = true end
+  return value, nil, origin
+end
+
+--- Loads one provider.
+---@param name string relative: "providers/s3.lua"
+---@return table? provider with `origin`
+---@return table? err
+function provider.load(name)
+  local found, err, origin = load_file(name, {})
+  if found == nil then return nil, err end
+  origin = origin == "embedded" and name or origin
+  found, err = provider.check(found, origin)
+  if not found then return nil, err end
+  found.origin = origin
+  return found
+end
+
+local function speaks(found, scheme)
+  for _, one in ipairs(found.schemes) do
+    if one == scheme then return true end
+  end
+  return false
+end
+
+--- The provider of a URL scheme: the file of that name first, then all others by what they declare.
+---@param scheme string
+---@return table? provider
+---@return table? err kind usage
+function provider.find(scheme)
+  local first = ("providers/%s.lua"):format(FILES[scheme] or scheme)
+  local listed, known, broken = scripts.list("providers"), {}, nil
+  for _, entry in ipairs(listed) do
+    if entry.name == first then
+      local found, err = provider.load(first)
+      if not found then return nil, err end
+      if speaks(found, scheme) then return found end
+    end
+  end
+  for _, entry in ipairs(listed) do
+    local found, err = provider.load(entry.name)
+    if not found then
+      broken = broken or err
+    elseif speaks(found, scheme) then
+      return found
+    else
+      table.move(found.schemes, 1, #found.schemes, #known + 1, known)
+    end
+  end
+  if broken then return nil, broken end
+  table.sort(known)
+  return nil, sys.error {
+    kind = "usage", op = "provider", message = ("no provider speaks '%s://'"):format(scheme),
+    hint = "there are: " .. table.concat(known, ", "),
+  }
+end
+
+return provider

@@ -277,6 +277,12 @@ int lk_traceback(lua_State *L)
 static int body_done(lua_State *L, int status, lua_KContext context)
 {
     (void)context;
+    if (status == LUA_ERRMEM) {
+        struct lk_error err;
+        lk_error_of_value(L, -1, &err);
+        lk_push_error_table(L, &err);
+        lua_replace(L, -2);
+    }
     lua_pushboolean(L, status == LUA_OK || status == LUA_YIELD);
     lua_replace(L, 1);
     return lua_gettop(L);

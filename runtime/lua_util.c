@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Lua's own text, which never goes through a message handler. */
+#define LUA_NO_MEMORY "not enough memory"
+
 static const char runtime_key = 0;
 
 void lk_set_runtime(lua_State *L, struct lk_runtime *runtime)
@@ -176,7 +179,9 @@ void lk_error_of_value(lua_State *L, int index, struct lk_error *err)
             snprintf(err->message, sizeof err->message, "error without a message");
         return;
     }
-    if (lua_type(L, index) == LUA_TSTRING)
+    if (lua_type(L, index) == LUA_TSTRING && strcmp(lua_tostring(L, index), LUA_NO_MEMORY) == 0)
+        lk_error_set(err, LK_MEMORY, "out of memory for scripts");
+    else if (lua_type(L, index) == LUA_TSTRING)
         lk_error_set(err, LK_USAGE, "%s", lua_tostring(L, index));
     else
         lk_error_set(err, LK_USAGE, "error is a %s value", luaL_typename(L, index));

@@ -27,8 +27,8 @@ function TestLoad.test_globals_of_a_script()
     return table.concat(names, " ")
   ]]
   lu.assertEquals(names, "_G _VERSION assert collectgarbage coroutine error getmetatable ipairs load math "
-    .. "next os pairs pcall print rawequal rawget rawlen rawset require select setmetatable string table tonumber "
-    .. "tostring type utf8 xpcall")
+    .. "next os pairs pcall print rawequal rawget rawlen rawset require select setmetatable string table "
+    .. "tonumber tostring type utf8 xpcall")
   names = script "local n = {} for k in pairs(os) do n[#n + 1] = k end table.sort(n) return n"
   lu.assertEquals(names, { "clock", "date", "difftime", "time" })
 end

@@ -131,7 +131,8 @@ static int give_decoded(lua_State *L, luaL_Buffer *buffer, ssize_t size, const c
         return 1;
     }
     luaL_pushresultsize(buffer, 0); /* takes the buffer's own slot away */
-    lk_error_set(&err, LK_CORRUPT, "expected %s, found %zu characters that are not", what, len);
+    lk_error_set(&err, LK_CORRUPT, "expected %s, found %zu characters that are no such text", what,
+                 len);
     return lk_push_error(L, &err);
 }
 

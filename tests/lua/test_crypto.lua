@@ -53,7 +53,7 @@ end
 
 function TestCrypto.test_what_is_not_encoded_is_an_error()
   for _, case in ipairs {
-    { crypto.unbase64, "Zg", "expected base64, found 2 characters that are not" },
+    { crypto.unbase64, "Zg", "expected base64, found 2 characters that are no such text" },
     { crypto.unbase64, "-__-", "expected base64, found 4" },
     { crypto.unbase64url, "+//+", "expected base64url, found 4" },
     { crypto.unhex, ("x"):rep(3000), "expected hexadecimal, found 3000" },

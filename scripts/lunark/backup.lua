@@ -216,13 +216,13 @@ local function send(job, name, opened, stream, targets)
     if not read and sent.bytes == 0 and opened.command then
       return { read = 0, waiting = tostring(opened.command[1]) }
     end
-    return { read = read or sent.raw or sent.bytes, stored = sent.bytes, total = total, files = files }
+    return { read = read or sent.bytes, stored = sent.bytes, total = total, files = files }
   end) or nil
   local done, err = transfer.upload(stream, targets, {
     expect_size = opened.given.expect_size or job.expect_size,
     spill_dir = job.work_base,
-    progress = function(bytes, raw)
-      sent.bytes, sent.raw = bytes, raw
+    progress = function(bytes)
+      sent.bytes = bytes
     end,
   })
   if done then
@@ -236,7 +236,7 @@ local function record_of(job, name, opened, seconds, key, done, started)
   return {
     item = name, key = key, time = seconds, started = started, ended = sys.clock(),
     policy = job.policy, run = job.run, kind = opened.kind, suffix = opened.suffix,
-    size = done.bytes, raw_size = facts.raw_size or done.raw_bytes, sha256 = done.sha256,
+    size = done.bytes, raw_size = facts.raw_size, sha256 = done.sha256,
     parts = done.parts, producers = facts.producers, archive = facts.archive,
     warnings = facts.warnings, warning_count = facts.warning_count, unreadable = facts.unreadable,
   }

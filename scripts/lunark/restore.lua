@@ -154,6 +154,7 @@ end
 ---@field into string folder
 ---@field overwrite boolean|nil
 ---@field progress table|nil lunark.progress
+---@field limit_rate integer|nil bytes a second
 
 --- Restores one backup.
 ---@param store table lunark.store; its `key` names one object
@@ -186,6 +187,9 @@ function restore.run(store, options)
     return nil, err
   end
   local began = sys.monotonic()
+  if options.limit_rate then
+    stream = stream:limit(options.limit_rate)
+  end
   local body <close> = stream
   local result
   result, err = unpack_into(body, backup, expected, {

@@ -194,8 +194,8 @@ function Source:finish()
     facts.warnings[#facts.warnings + 1] = { kind = "producer", message = message }
   end
   facts.warning_count = #facts.warnings
-  if self.archive then
-    local result = self.archive:result()
+  local result = self.archive and self.archive:result()
+  if result then
     for _, warning in ipairs(result.warnings or {}) do
       facts.warnings[#facts.warnings + 1] = warning
     end

@@ -35,7 +35,8 @@ class Files(Case):
 
     def objects(self, store=None):
         store = store or self.store
-        return sorted(os.path.relpath(os.path.join(d, f), store) for d, _, files in os.walk(store) for f in files)
+        return sorted(os.path.relpath(os.path.join(d, f), store) for d, _, files in os.walk(store) for f in files
+                      if not re.fullmatch(r"\..+\.lunark", f))
 
     def one(self, pattern):
         found = glob.glob(os.path.join(self.store, pattern))

@@ -45,7 +45,9 @@ end
 
 -- What all stores together ask of a part.
 local function agree(targets)
-  local limits = { min = 1, max = math.maxinteger, count = math.maxinteger, align = 1, single = math.maxinteger }
+  local limits = {
+    min = 1, max = math.maxinteger, count = math.maxinteger, align = 1, single = math.maxinteger,
+  }
   local hashes, seen = {}, {}
   for _, target in ipairs(targets) do
     local features = target.store.features
@@ -71,8 +73,8 @@ end
 
 local function too_large(size, limits)
   if size <= limits.max then return nil end
-  return failure("usage", ("%d bytes do not fit into %d parts of %d bytes, which is what the store takes"):format(
-    size * limits.count, limits.count, limits.max), "store it in several items")
+  return failure("usage", ("%d bytes do not fit into %d parts of %d bytes, which is what the store takes")
+    :format(size * limits.count, limits.count, limits.max), "store it in several items")
 end
 
 --- Settles size, number in memory, and place of parts.
@@ -99,7 +101,7 @@ function transfer.plan(targets, options)
   plan.width = math.min(WIDTH_MAX, memory // size)
   if plan.width < 2 then
     if not options.spill_dir then
-      return nil, failure("usage", ("parts of %d MiB are needed, and memory has room for %d MiB in all")
+      return nil, failure("usage", ("parts of %d MiB are needed, memory has room for %d MiB of them")
         :format(ceil_to(size, MiB) // MiB, memory // MiB),
         ("give --work-dir, where parts can wait, or --memory %dM"):format(ceil_to(2 * size / SHARE, MiB) // MiB))
     end
@@ -118,8 +120,8 @@ local function new_lane(target, plan)
   local features = target.store.features
   local width = features.multipart and features.multipart.width or plan.width
   return setmetatable({
-    target = target, store = target.store, queue = task.queue(plan.width), width = math.min(width, plan.width),
-    tasks = {}, sending = 0, sent = 0,
+    target = target, store = target.store, queue = task.queue(plan.width),
+    width = math.min(width, plan.width), tasks = {}, sending = 0, sent = 0,
   }, Lane)
 end
 
@@ -162,8 +164,7 @@ end
 function Lane:begin(options, on_sent)
   local target = self.target
   if not self.store:can("multipart") then
-    return self:fail(failure("usage", target.key .. ": the object does not fit into one part, and the store takes "
-      .. "no others"))
+    return self:fail(failure("usage", target.key .. ": the store takes an object in one part only, and it is larger"))
   end
   local upload, err = self.store:uploader(target.key, target.meta, {
     exclusive = target.exclusive, expect_size = options.expect_size,
@@ -231,8 +232,8 @@ local function finish_everywhere(lanes)
 end
 
 local function out_of_parts(plan)
-  return failure("io", ("the object needs more than %d parts of %d MiB: the store takes no more"):format(plan.count,
-    plan.size // MiB), "say about how large it gets with --expect-size, then the parts are made large enough")
+  return failure("io", ("the object needs more than %d parts of %d MiB: the store takes no more")
+    :format(plan.count, plan.size // MiB), "say about how large it gets with --expect-size, for larger parts")
 end
 
 -- Hands every part to every lane. True, or nil and the source's error.
@@ -270,11 +271,6 @@ local function pump(parts, lanes, plan, options, state)
       end
     end
   end
-  -- The end of the source is part of it: a program's exit status comes there.
-  if #alive(lanes) > 0 then
-    local more, err = parts:next()
-    if more or err then return nil, err or failure("io", "the stream goes on after its end") end
-  end
   return true
 end
 
@@ -288,12 +284,8 @@ local function report(lanes, parts, count)
     if lane.err and lane.err.kind == "conflict" then conflict = conflict or lane.err end
   end
   if not stored and conflict then return nil, conflict end
-  if stored then
-    result.bytes = parts:bytes()
-    result.sha256 = parts:total().sha256
-  else
-    result.bytes = parts:bytes()
-  end
+  result.bytes = parts:bytes()
+  result.sha256 = stored and parts:total().sha256 or nil
   return result
 end
 
@@ -308,7 +300,9 @@ end
 function transfer.upload(stream, targets, given)
   local options = given or {}
   for key in pairs(options) do
-    if not KNOWN[key] then error(failure("usage", ("transfer.upload: unknown option '%s'"):format(tostring(key))), 0) end
+    if not KNOWN[key] then
+      error(failure("usage", ("transfer.upload: unknown option '%s'"):format(tostring(key))), 0)
+    end
   end
   if #targets == 0 then error(failure("usage", "transfer.upload: no target"), 0) end
   local source <close> = stream
@@ -327,12 +321,11 @@ function transfer.upload(stream, targets, given)
   }
   if not made then return nil, err end
   local parts <close> = made
-  local state, ok = { count = 0 }, nil
+  local state = { count = 0 }
+  local ok
   ok, err = pump(parts, lanes, plan, options, state)
   if not ok then return nil, err end
-  if state.count > 0 and not lanes[1].info then
-    for _, lane in ipairs(lanes) do lane:drain() end
-  end
+  for _, lane in ipairs(lanes) do lane:drain() end
   local multi = {}
   for _, lane in ipairs(lanes) do
     if lane.upload then multi[#multi + 1] = lane end

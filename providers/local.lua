@@ -431,6 +431,8 @@ function Store:check(mode)
   end
   if not info then
     if err.kind == "not_found" then return failed("not_found", ("directory %s does not exist"):format(self.root)) end
+    -- What is above the store need not be granted: the first write tells then.
+    if at ~= self.root and err.kind == "denied" and not err.code then return true end
     return nil, err
   end
   if info.type ~= "directory" then return failed("usage", ("%s is a %s, a directory expected"):format(at, info.type)) end

@@ -31,7 +31,7 @@ backup.CONFLICT_TRIES = 8
 local OPEN = {
   to = true, stores = true, options = true, policy = true, style = true, latest = true, compress = true,
   work_dir = true, limit_rate = true, expect_size = true, progress = true, time = true,
-  on_failure = true, store_failures = true,
+  on_failure = true, store_failures = true, spill = true,
 }
 
 ---@class lunark.Job
@@ -63,7 +63,10 @@ function backup.open_stores(urls)
     if target then
       local ok
       ok, err = target:check("write")
-      target = ok and target
+      if not ok then
+        target = nil
+        exit.with(err, exit.of(err) == exit.USAGE and err.kind == "denied" and exit.USAGE or exit.UNREACHABLE)
+      end
     end
     return { store = target, err = err }
   end)
@@ -71,9 +74,6 @@ function backup.open_stores(urls)
     if one.store then
       usable[#usable + 1] = one.store
     else
-      if one.err.kind ~= "usage" and (one.err.kind ~= "denied" or one.err.code) then
-        one.err.exit = exit.UNREACHABLE
-      end
       one.err.url = urls[i]
       failures[#failures + 1] = one.err
     end
@@ -85,7 +85,8 @@ end
 ---@param given table to = list of URLs or stores = list of open stores; options, policy (name),
 --- style ("standard" or "compat"), latest (default true), compress, work_dir, limit_rate (bytes a
 --- second), expect_size (bytes), progress (lunark.progress), time (default now), on_failure (called with
---- each error instead of a line in the log), store_failures (list of errors of stores left out)
+--- each error instead of a line in the log), store_failures (list of errors of stores left out), spill
+--- (parts that memory has no room for may wait in the work folder)
 ---@return lunark.Job|nil to-be-closed
 ---@return table|nil err
 function backup.open(given)
@@ -96,7 +97,7 @@ function backup.open(given)
   end
   local job = setmetatable({
     options = given.options or {}, policy = given.policy, style = given.style or "standard",
-    move_latest = given.latest ~= false, compress = given.compress, work_base = given.work_dir,
+    move_latest = given.latest ~= false, compress = given.compress, spill = given.spill,
     limit_rate = given.limit_rate, expect_size = given.expect_size, progress = given.progress,
     time = math.floor(given.time or sys.clock()), run = crypto.hex(crypto.random(6)),
     on_failure = given.on_failure, stores = given.stores,
@@ -109,6 +110,7 @@ function backup.open(given)
       return nil, failures[1] or sys.error { kind = "usage", message = "no store to save to" }
     end
   end
+  grant_work(job, given.work_dir)
   for _, err in ipairs(failures) do
     job:failed(nil, err)
   end
@@ -147,13 +149,22 @@ end
 ---@return table|nil err
 function Job:work_dir()
   if not self.work then
-    local path, err = fs.tmpdir(self.work_base or "/tmp", "lunark-" .. self.run)
-    if not path then
+    local ok, err = fs.mkdir(self.work_path, tonumber("700", 8))
+    if not ok then
       return nil, err
     end
-    self.work = path
+    self.work = self.work_path
   end
   return self.work
+end
+
+-- Only the job's own folder is granted, not the one that it is in.
+local function grant_work(job, base)
+  job.work_path = fs.join(fs.absolute(base or "/tmp"), "lunark-" .. job.run)
+  if not sys.sealed() then
+    sys.allow("read", job.work_path)
+    sys.allow("write", job.work_path)
+  end
 end
 
 --- Shows that the job waits for a program, until the returned handle is closed.
@@ -220,7 +231,7 @@ local function send(job, name, opened, stream, targets)
   end) or nil
   local done, err = transfer.upload(stream, targets, {
     expect_size = opened.given.expect_size or job.expect_size,
-    spill_dir = job.work_base,
+    spill_dir = job.spill and job:work_dir() or nil,
     progress = function(bytes)
       sent.bytes = bytes
     end,

@@ -7,6 +7,7 @@ local commands = require "lunark.commands"
 local corelog = require "lunark.core.log"
 local exit = require "lunark.exit"
 local log = require "lunark.log"
+local policy = require "lunark.policy"
 local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 
@@ -63,8 +64,10 @@ local function say(err)
     where = ""
   end
   local text = ("lunark: %s%s\n"):format(where, err.message)
-  if err.hint then
-    text = text .. "hint: " .. err.hint .. "\n"
+  local kind, what = (err.hint or ""):match('^grant (%a+) for "(.*)"')
+  local hint = kind and err.kind == "denied" and ("add --allow %s=%s"):format(kind, what) or err.hint
+  if hint then
+    text = text .. "hint: " .. hint .. "\n"
   end
   sys.write(2, text)
 end
@@ -81,7 +84,7 @@ local function grant_named(values)
   for _, value in ipairs(values or {}) do
     local kind, what = value:match("^(%a+)=(.+)$")
     if kind then
-      sys.allow(kind, what)
+      policy.allow(kind, what)
     elseif value ~= "declared" then
       error(usage(("--allow %s: KIND=VALUE or declared expected"):format(value),
         "for example --allow exec=pg_dump"))

@@ -16,6 +16,7 @@ local restore = require "lunark.restore"
 local scripts = require "lunark.scripts"
 local store = require "lunark.store"
 local sys = require "lunark.core.sys"
+local task = require "lunark.task"
 local time = require "lunark.time"
 
 local commands = { order = { "backup", "restore", "list", "run", "scripts" } }
@@ -49,19 +50,20 @@ local function errors_json(failures)
   return out
 end
 
--- A folder for temporary files that exists.
-local function work_dir(context)
-  sys.allow("env", "TMPDIR")
-  local dir = context.global.work_dir or sys.env("TMPDIR") or "/tmp"
-  sys.allow("read", dir)
-  sys.allow("write", dir)
-  if context.global.work_dir then
-    local ok, err = fs.mkdir_all(dir)
+-- The folder that the job makes its own folder in.
+local function work_base(context)
+  local given = context.global.work_dir
+  if given then
+    sys.allow("read", fs.absolute(given))
+    sys.allow("write", fs.absolute(given))
+    local ok, err = fs.mkdir_all(given)
     if not ok then
       error(err)
     end
+    return given
   end
-  return dir
+  sys.allow("env", "TMPDIR")
+  return sys.env("TMPDIR") or "/tmp"
 end
 
 -- --- backup ---
@@ -170,6 +172,8 @@ local function run_policy(found, job)
     if exit.is_cancel(err) then
       error(err)
     end
+    -- A timeout of the whole command comes as an error, too, and again at every park.
+    task.sleep(0)
     job:failed(nil, err)
   elseif #job.items == 0 and #job.failures == 0 then
     job:failed(nil, sys.error { kind = "io", message = ("policy %s saved nothing"):format(found.name) })
@@ -179,7 +183,7 @@ end
 function commands.backup.run(context)
   local found, options, global = context.plan.policy, context.options, context.global
   local compress = compress_level(options.compress)
-  local dir = work_dir(context)
+  local base = work_base(context)
   prepare_policy(found, context.policy)
   local stores, failures = backup.open_stores(options.to)
   for _, err in ipairs(failures) do
@@ -197,14 +201,14 @@ function commands.backup.run(context)
     end
     return status
   end
-  sys.seal()
   local shown <close> = progress.start(global.progress)
   local job <close> = assert(backup.open {
     stores = stores, store_failures = failures, options = context.policy, policy = found.name,
     style = options.name_format or found.naming, latest = options.latest, compress = compress,
-    work_dir = dir, limit_rate = global.limit_rate, expect_size = options.expect_size, progress = shown,
+    work_dir = base, spill = global.work_dir ~= nil, limit_rate = global.limit_rate, expect_size = options.expect_size, progress = shown,
     on_failure = context.report,
   })
+  sys.seal()
   run_policy(found, job)
   local status = job:status(global.strict)
   shown:close()
@@ -256,6 +260,7 @@ function commands.restore.run(context)
   if from.key and (options.item or at) then
     error(usage("--from names one archive: --item and --at say nothing there"))
   end
+  options.into = fs.absolute(options.into)
   sys.allow("read", options.into)
   sys.allow("write", options.into)
   sys.seal()

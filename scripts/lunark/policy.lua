@@ -3,6 +3,7 @@
 -- `return policy { ... }` checks the contract when the file is loaded; find, load and names look in
 -- the script directories and then among the embedded copies.
 
+local fs = require "lunark.fs"
 local scripts = require "lunark.scripts"
 local sys = require "lunark.core.sys"
 
@@ -160,12 +161,22 @@ function policy.needs_of(made, options)
   return needs
 end
 
+--- Grants one thing; a path may be relative to the current directory.
+---@param kind string
+---@param value string
+function policy.allow(kind, value)
+  if (kind == "read" or kind == "write") and value ~= "*" then
+    value = fs.absolute(value)
+  end
+  sys.allow(kind, value)
+end
+
 --- Grants what was declared. Only while the runtime is not sealed.
 ---@param needs table
 function policy.grant(needs)
   for kind, values in pairs(needs) do
     for _, value in ipairs(values) do
-      sys.allow(kind, value)
+      policy.allow(kind, value)
     end
   end
 end

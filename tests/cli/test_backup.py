@@ -207,7 +207,7 @@ class S3(Case):
     def setUp(self):
         super().setUp()
         self.server = self.s3()
-        self.bucket = self.server.bucket("b")
+        self.bucket = self.server.bucket("bucket")
         self.tree = make_tree(self.path("data"), files=30, big=6 << 20)
 
     def test_stored_and_restored(self):
@@ -223,7 +223,7 @@ class S3(Case):
     def test_wrong_key(self):
         env = {"AWS_ACCESS_KEY_ID": self.server.access, "AWS_SECRET_ACCESS_KEY": "notthesecretkey"}
         failed = self.lunark("backup", "files", self.tree, "--to", self.server.url(self.bucket), env=env, status=3)
-        self.assertIn("s3://b", failed.stderr)
+        self.assertIn("s3://bucket", failed.stderr)
         self.assertNotIn("notthesecretkey", failed.stderr)
         self.assertEqual([], self.server.objects(self.bucket))
 
@@ -237,14 +237,14 @@ class S3(Case):
         self.assertRegex(failed.stderr, "bucket.*nothing|nothing.*bucket")
 
     def test_closed_port(self):
-        url = f"s3://b/?endpoint=http://127.0.0.1:{free_port()}&region=us-east-1"
+        url = f"s3://bucket/?endpoint=http://127.0.0.1:{free_port()}&region=us-east-1"
         began = time.monotonic()
         failed = self.lunark("backup", "files", self.tree, "--to", url, env=self.server.env(), status=3)
         self.assertLess(time.monotonic() - began, 60)
         self.assertRegex(failed.stderr.lower(), "connect|refused")
 
     def test_one_of_two_stores_is_not_there(self):
-        url = f"s3://b/?endpoint=http://127.0.0.1:{free_port()}&region=us-east-1"
+        url = f"s3://bucket/?endpoint=http://127.0.0.1:{free_port()}&region=us-east-1"
         failed = self.lunark("backup", "files", self.tree, "--to", url, "--to", self.server.url(self.bucket),
                              env=self.server.env(), status=1)
         self.assertIn("127.0.0.1", failed.stderr)

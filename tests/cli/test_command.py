@@ -71,7 +71,7 @@ return require "lunark.policy" {
         self.lunark("backup", "files", "--to", self.path("store"), "--scripts", self.path("mine"))
         self.assertTrue(glob.glob(self.path("store/other/other-2*.gz")))
         env = {"LUNARK_PATH": self.path("mine")}
-        self.assertIn("not what you think", self.lunark("backup", "files", "--help", env=env).stdout)
+        self.assertIn("Not what you think", self.lunark("backup", "files", "--help", env=env).stdout)
 
     def test_a_policy_that_is_wrong(self):
         for text, message in (

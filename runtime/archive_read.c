@@ -7,6 +7,7 @@
  * thread only. */
 #include "archive_internal.h"
 #include "gzip.h"
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -27,7 +28,8 @@ static void warn_errno(struct lk_archive *a, const char *source, const char *wha
 {
     char text[256], message[320];
     const char *reason = strerror_r(errnum, text, sizeof text);
-    snprintf(message, sizeof message, "%s: %s", what, reason);
+    snprintf(message, sizeof message, "%s: %c%s", what, tolower((unsigned char)*reason),
+             reason + 1);
     if (errnum == ENOENT)
         warn(a, LK_WARN_VANISHED, source, "file vanished before it was read");
     else

@@ -6,6 +6,7 @@
  * their descriptor. What has none (links, devices, FIFOs) has just been made under its name and is
  * reached by that, never through a link. Stage thread only. */
 #include "extract_internal.h"
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -20,8 +21,10 @@ enum { SET_IDS = S_ISUID | S_ISGID, ACL_LINES_MAX = 1024 };
 void lk_extract_warn(struct lk_extract *x, const char *what, int errnum)
 {
     char text[256], message[320];
-    if (errnum)
-        snprintf(message, sizeof message, "%s: %s", what, strerror_r(errnum, text, sizeof text));
+    const char *reason = errnum ? strerror_r(errnum, text, sizeof text) : NULL;
+    if (reason)
+        snprintf(message, sizeof message, "%s: %c%s", what, tolower((unsigned char)*reason),
+                 reason + 1);
     else
         snprintf(message, sizeof message, "%s", what);
     lk_stats_warn(&x->stats, LK_WARN_SKIPPED, x->path.len ? x->path.data : ".", message);

@@ -170,7 +170,7 @@ static size_t put(struct sink *sink, const char *data, size_t len)
     size_t at = 0, piece;
     ssize_t n;
 
-    while (at < len && wait_writable(sink)) {
+    while (at < len && sink->fd >= 0 && wait_writable(sink)) {
         piece = len - at < PIPE_BUF ? len - at : PIPE_BUF;
         n = write_quietly(sink->fd, data + at, piece);
         if (n >= 0) {

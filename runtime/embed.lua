@@ -23,10 +23,12 @@ local out = { '/* Made by runtime/embed.lua. */\n#include "embedded.h"\n' }
 local entries = {}
 for index, name in ipairs(names) do
   local text = read(name)
-  out[#out + 1] = ("static const char file_%d[] = {\n%s0};\n"):format(index, text == "" and "" or bytes(text) .. ",\n")
+  local body = text == "" and "" or bytes(text) .. ",\n"
+  out[#out + 1] = ("static const char file_%d[] = {\n%s0};\n"):format(index, body)
   entries[#entries + 1] = ('    {"%s", file_%d, %d},\n'):format(name, index, #text)
 end
-out[#out + 1] = "const struct lk_embedded lk_embedded_files[] = {\n" .. table.concat(entries) .. "    {0, 0, 0}};\n"
+out[#out + 1] = "const struct lk_embedded lk_embedded_files[] = {\n"
+out[#out + 1] = table.concat(entries) .. "    {0, 0, 0}};\n"
 
 local file <close> = assert(io.open(out_name, "wb"))
 assert(file:write(table.concat(out)))

@@ -10,60 +10,16 @@
  * parks or is resumed, so a script that catches the error meets it again at the next park.
  *
  * Never lets a Lua error out into the loop. Loop thread only. */
-#include "lua_task.h"
-#include "lua_scope.h"
+#include "lua_sched.h"
 #include <lauxlib.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OP_IDLE, OP_PARKED, OP_DONE };
-enum { TASK_NEW, TASK_RUNNING, TASK_PARKED, TASK_ENDED };
-enum { SLOT_THREAD = 1, SLOT_OP = 2, SLOT_REASON = 3, SLOT_COUNT = 3 };
-
-#define TASK_CLASS "lunark.task"
 /* How often a task may still be resumed after the grace of lk_tasks_close before it is closed by
  * force. */
 #define LAST_TURNS 64
-
-struct join;
-
-struct lk_task {
-    struct lk_runtime *runtime;
-    lua_State *co; /* anchored in SLOT_THREAD; NULL for root */
-    struct lk_op *op;
-    struct lk_scope *scopes; /* innermost first */
-    struct join *joins;
-    struct lk_task *next, *prev; /* live tasks */
-    struct lk_event wake;
-    int state;
-    int barrier;
-    int last_turns;
-    bool cancelled;
-    bool failed;
-    bool joined;
-    bool silent; /* whoever started it learns of a failure in another way */
-    bool lost;   /* no memory even for the error: the outcome is not on the stack */
-};
-
-struct lk_tasks {
-    struct lk_runtime *runtime;
-    lua_State *L;
-    struct lk_task root;
-    struct lk_task *current;
-    struct lk_task *main; /* the script's main chunk */
-    struct lk_task *live;
-    int live_count;
-    int op_count;
-    bool hard; /* shields hold nothing back any more */
-};
-
-struct join {
-    struct lk_op op;
-    struct lk_task *target;
-    struct join *next;
-};
 
 /* Address = what a parked coroutine yields; and the key of the table of live tasks in the registry.
  */
@@ -102,7 +58,7 @@ static void set_slot(lua_State *L, struct lk_task *task, int slot)
     lua_pop(L, 3);
 }
 
-static void push_task(lua_State *L, struct lk_task *task)
+void lk_push_task(lua_State *L, struct lk_task *task)
 {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &live_key);
     lua_rawgetp(L, -1, task);
@@ -136,7 +92,7 @@ static void push_cancelled(lua_State *L, struct lk_task *task)
     struct lk_error err;
     lk_error_set(&err, LK_CANCELLED, "cancelled");
     if (task->co != NULL && task->state != TASK_ENDED) {
-        push_task(L, task);
+        lk_push_task(L, task);
         if (lua_getiuservalue(L, -1, SLOT_REASON) == LUA_TSTRING)
             snprintf(err.message, sizeof err.message, "%s", lua_tostring(L, -1));
         lua_pop(L, 2);
@@ -531,149 +487,6 @@ struct lk_scope **lk_task_scopes(struct lk_task *task)
     return &task->scopes;
 }
 
-/* --- joining --- */
-
-int lk_task_outcome(lua_State *L, struct lk_task *task)
-{
-    task->joined = true;
-    if (task->lost) {
-        struct lk_error err;
-        lk_error_set(&err, LK_MEMORY, "out of memory for scripts");
-        lua_pushboolean(L, 0);
-        lk_push_error_table(L, &err);
-        return 2;
-    }
-    lua_State *co = task->co;
-    int n = lua_gettop(co);
-    luaL_checkstack(L, n, "too many results");
-    luaL_checkstack(co, n, "too many results");
-    for (int i = 1; i <= n; i++)
-        lua_pushvalue(co, i);
-    lua_xmove(co, L, n);
-    return n;
-}
-
-static void leave_join(struct join *join)
-{
-    struct join **place = &join->target->joins;
-    while (*place != NULL && *place != join)
-        place = &(*place)->next;
-    if (*place != NULL)
-        *place = join->next;
-    join->next = NULL;
-}
-
-static void cancel_join(struct lk_op *op)
-{
-    leave_join((struct join *)op);
-    lk_op_done(op);
-}
-
-static int join_results(lua_State *L, struct lk_op *op)
-{
-    return lk_task_outcome(L, ((struct join *)op)->target);
-}
-
-static int task_join(lua_State *L)
-{
-    struct lk_task *task = luaL_checkudata(L, 1, TASK_CLASS);
-    if (task->state == TASK_ENDED)
-        return lk_task_outcome(L, task);
-    if (task == lk_task_current(L))
-        return lk_misuse(L, "task.join", "a task can't wait for itself");
-    lua_settop(L, 1);
-    struct join *join = lua_newuserdatauv(L, sizeof *join, 1);
-    memset(join, 0, sizeof *join);
-    join->op.cancel = cancel_join;
-    join->op.results = join_results;
-    join->target = task;
-    lua_pushvalue(L, 1);
-    lua_setiuservalue(L, 2, 1);
-    lk_task_parkable(L);
-    join->next = task->joins;
-    task->joins = join;
-    return lk_task_park(L, 2, &join->op);
-}
-
-/* --- the module --- */
-
-static int task_spawn(lua_State *L)
-{
-    luaL_checkany(L, 1);
-    if (!lua_isfunction(L, 1))
-        return lk_misuse(L, "task.spawn", "expected a function, got %s", luaL_typename(L, 1));
-    lk_task_spawn(L, lua_gettop(L) - 1);
-    return 1;
-}
-
-static int task_cancel(lua_State *L)
-{
-    struct lk_task *task = luaL_checkudata(L, 1, TASK_CLASS);
-    lk_task_cancel(task, luaL_optstring(L, 2, NULL));
-    return 0;
-}
-
-static int task_self(lua_State *L)
-{
-    struct lk_task *task = lk_task_current(L);
-    if (task->co == NULL)
-        return 0;
-    push_task(L, task);
-    return 1;
-}
-
-static int task_live(lua_State *L)
-{
-    struct lk_tasks *tasks = lk_runtime_of(L)->tasks;
-    lua_pushinteger(L, tasks->live_count);
-    lua_pushinteger(L, tasks->op_count);
-    return 2;
-}
-
-static int task_ended(lua_State *L)
-{
-    struct lk_task *task = luaL_checkudata(L, 1, TASK_CLASS);
-    lua_pushboolean(L, task->state == TASK_ENDED);
-    return 1;
-}
-
-static int task_silence(lua_State *L)
-{
-    struct lk_task *task = luaL_checkudata(L, 1, TASK_CLASS);
-    task->silent = true;
-    return 0;
-}
-
-/* A failure that nobody asked for must not be silent. */
-static int task_gc(lua_State *L)
-{
-    struct lk_task *task = luaL_checkudata(L, 1, TASK_CLASS);
-    if (task->state != TASK_ENDED || !task->failed || task->joined || task->silent || task->lost)
-        return 0;
-    task->joined = true;
-    struct lk_error err;
-    lk_error_of_value(task->co, 2, &err);
-    if (err.kind != LK_CANCELLED)
-        lk_log_write(task->runtime->log, LK_ERROR, NULL, 0, "a task failed: %s%s%s", err.message,
-                     err.hint[0] != '\0' ? "; " : "", err.hint);
-    return 0;
-}
-
-static const luaL_Reg functions[] = {
-    {"spawn", task_spawn}, {"join", task_join},   {"cancel", task_cancel},   {"self", task_self},
-    {"live", task_live},   {"ended", task_ended}, {"silence", task_silence}, {NULL, NULL},
-};
-
-static const luaL_Reg methods[] = {
-    {"join", task_join}, {"cancel", task_cancel}, {"ended", task_ended}, {NULL, NULL}};
-
-int lk_open_task(lua_State *L)
-{
-    luaL_newlib(L, functions);
-    lk_open_scope(L);
-    return 1;
-}
-
 /* --- the scheduler's own life --- */
 
 static int open_tasks(lua_State *L)
@@ -682,10 +495,7 @@ static int open_tasks(lua_State *L)
     lk_set_runtime(L, runtime);
     lua_newtable(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &live_key);
-    lk_new_class(L, TASK_CLASS, methods, task_gc);
-    luaL_getmetatable(L, TASK_CLASS);
-    lua_pushnil(L);
-    lua_setfield(L, -2, "__close"); /* the end of a block doesn't end a task */
+    lk_open_task_class(L);
     lk_patch_coroutines(L);
     return 0;
 }

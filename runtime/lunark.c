@@ -2,11 +2,9 @@
  * lunark.c - the public interface: a runtime and the script it runs.
  * Owns the runtime. On the thread that the host calls from; lunark_cancel from any. */
 #include "lunark.h"
-#include "lua_vm.h"
-#include <dlfcn.h>
+#include "lua_run.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <lauxlib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,13 +21,8 @@ struct lunark {
     struct lk_runtime runtime; /* first: the bindings know only this */
     void (*on_log)(void *arg, enum lunark_level level, const char *message, const char *json);
     void *on_log_arg;
-    struct lk_task *task; /* the main chunk; anchored in the registry */
-    bool started;
-    bool wound_up; /* the main chunk has ended and what it left was cancelled */
-    char *result;
+    struct lk_run script;
 };
-
-static const char task_key = 0;
 
 const char *lunark_version(void)
 {
@@ -48,21 +41,6 @@ static int hand_out(const struct lk_error *err, struct lunark_error *error)
     memcpy(error->message, err->message, sizeof error->message);
     memcpy(error->hint, err->hint, sizeof error->hint);
     return -1;
-}
-
-/* A host that loaded us with RTLD_LOCAL has liblua local too, and then modules of Lua find no
- * symbols. */
-static void promote_lua(void)
-{
-    Dl_info info;
-    void *address;
-    lua_State *(*function)(lua_Alloc, void *) = lua_newstate;
-    memcpy(&address, &function, sizeof address);
-    if (dladdr(address, &info) == 0 || info.dli_fname == NULL)
-        return;
-    void *handle = dlopen(info.dli_fname, RTLD_NOLOAD | RTLD_GLOBAL | RTLD_NOW);
-    if (handle != NULL)
-        dlclose(handle);
 }
 
 static int read_options(struct lunark *self, const struct lunark_options *options,
@@ -97,9 +75,8 @@ struct lunark *lunark_new(const struct lunark_options *options, struct lunark_er
         hand_out(&err, error);
         return NULL;
     }
-    promote_lua();
     if (read_options(self, options, &lua_memory, &err) == 0 &&
-        lk_vm_new(&self->runtime, lua_memory, &err) == 0)
+        lk_run_open(&self->runtime, lua_memory, &err) == 0)
         return self;
     hand_out(&err, error);
     lk_runtime_free(&self->runtime);
@@ -111,9 +88,9 @@ void lunark_free(struct lunark *self)
 {
     if (self == NULL)
         return;
-    lk_vm_free(&self->runtime, GRACE_SECONDS);
+    lk_run_close(&self->runtime, GRACE_SECONDS);
     lk_runtime_free(&self->runtime);
-    free(self->result);
+    free(self->script.result);
     free(self);
 }
 
@@ -132,7 +109,7 @@ int lunark_add_module(struct lunark *self, const char *name, int (*open)(struct 
                       struct lunark_error *error)
 {
     struct lk_error err;
-    if (lk_vm_add_module(self->runtime.lua, name, open, &err) < 0)
+    if (lk_run_add_module(&self->runtime, name, open, &err) < 0)
         return hand_out(&err, error);
     return 0;
 }
@@ -161,55 +138,12 @@ void lunark_on_progress(struct lunark *self, void (*fn)(void *arg, const char *j
 
 /* --- running --- */
 
-struct start {
-    struct lunark *self;
-    const char *name, *source;
-    size_t len;
-    const char *const *args;
-};
-
-static int start_protected(lua_State *L)
-{
-    struct start *start = lua_touserdata(L, 1);
-    struct lk_runtime *runtime = &start->self->runtime;
-    if (runtime->full_lua)
-        lua_pushglobaltable(L);
-    else
-        lk_push_environment(L);
-    if (lk_vm_load(L, start->name, start->source, start->len, -1) != 1)
-        return lua_error(L);
-    int n = 0;
-    for (; start->args != NULL && start->args[n] != NULL; n++) {
-        luaL_checkstack(L, 4, "too many arguments");
-        lua_pushstring(L, start->args[n]);
-    }
-    start->self->task = lk_task_spawn(L, n);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &task_key);
-    return 0;
-}
-
 static int start(struct lunark *self, const char *name, const char *source, size_t len,
                  const char *const *args, struct lunark_error *error)
 {
     struct lk_error err;
-    struct start state = {self, name, source, len, args};
-    lua_State *L = self->runtime.lua;
-    if (self->started) {
-        lk_error_set(&err, LK_USAGE, "%s: a script is running already", name);
+    if (lk_run_start(&self->runtime, &self->script, name, source, len, args, &err) < 0)
         return hand_out(&err, error);
-    }
-    free(self->result);
-    self->result = NULL;
-    lua_pushcfunction(L, start_protected);
-    lua_pushlightuserdata(L, &state);
-    if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
-        lk_error_of_value(L, -1, &err);
-        lua_pop(L, 1);
-        return hand_out(&err, error);
-    }
-    lk_task_set_main(&self->runtime, self->task);
-    self->started = true;
-    self->wound_up = false;
     return 0;
 }
 
@@ -270,64 +204,16 @@ int lunark_fd(const struct lunark *self)
 int lunark_step(struct lunark *self, int timeout_ms, struct lunark_error *error)
 {
     struct lk_error err;
-    if (!self->started || (self->wound_up && lk_tasks_live(&self->runtime) == 0))
-        return 0;
-    lk_task_take_cancels(&self->runtime);
-    if (lk_loop_step(self->runtime.loop, timeout_ms, &err) < 0)
-        return hand_out(&err, error);
-    lk_task_take_cancels(&self->runtime);
-    if (!lk_task_ended(self->task))
-        return 1;
-    if (!self->wound_up) {
-        self->wound_up = true;
-        lk_tasks_cancel_all(&self->runtime, "the script has ended");
-    }
-    return lk_tasks_live(&self->runtime) > 0;
-}
-
-struct finish {
-    struct lunark *self;
-    struct lk_error err;
-    bool failed;
-};
-
-static int finish_protected(lua_State *L)
-{
-    struct finish *finish = lua_touserdata(L, 1);
-    lua_settop(L, 0);
-    lk_task_outcome(L, finish->self->task);
-    lua_pushnil(L);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &task_key);
-    if (!lua_toboolean(L, 1) || (lua_isnil(L, 2) && lk_is_error(L, 3))) {
-        finish->failed = true;
-        lk_error_of_value(L, lua_toboolean(L, 1) ? 3 : 2, &finish->err);
-        return 0;
-    }
-    if (!lua_isnoneornil(L, 2))
-        finish->self->result = strdup(luaL_tolstring(L, 2, NULL));
-    return 0;
+    int running = lk_run_step(&self->runtime, &self->script, timeout_ms, &err);
+    return running < 0 ? hand_out(&err, error) : running;
 }
 
 int lunark_finish(struct lunark *self, struct lunark_error *error)
 {
-    lua_State *L = self->runtime.lua;
-    struct finish finish = {.self = self};
-    if (!self->started || !lk_task_ended(self->task)) {
-        lk_error_set(&finish.err, LK_USAGE, "no script has ended");
-        return hand_out(&finish.err, error);
-    }
-    self->started = false;
-    lua_pushcfunction(L, finish_protected);
-    lua_pushlightuserdata(L, &finish);
-    if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
-        lk_error_of_value(L, -1, &finish.err);
-        lua_pop(L, 1);
-        finish.failed = true;
-    }
-    self->task = NULL;
-    atomic_store(&self->runtime.cancels, 0);
-    lua_gc(L, LUA_GCCOLLECT);
-    return finish.failed ? hand_out(&finish.err, error) : 0;
+    struct lk_error err;
+    if (lk_run_finish(&self->runtime, &self->script, &err) < 0)
+        return hand_out(&err, error);
+    return 0;
 }
 
 static int run(struct lunark *self, struct lunark_error *error)
@@ -352,7 +238,7 @@ int lunark_run_string(struct lunark *self, const char *name, const char *source,
 
 const char *lunark_result(const struct lunark *self)
 {
-    return self->result;
+    return self->script.result;
 }
 
 void lunark_cancel(struct lunark *self)

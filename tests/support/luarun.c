@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * luarun.c - `luarun SCRIPT [ARGS]`: runs a script with everything granted and Lua's whole library, for tests.
- * The script's result is the exit status. */
+ * luarun.c - `luarun SCRIPT [ARGS]`: runs a script with everything granted and Lua's whole library,
+ * for tests. The script's result is the exit status. */
 #include "../../runtime/lunark.h"
 #include <signal.h>
 #include <stdio.h>

@@ -1,0 +1,143 @@
+---@meta lunark.core.sys
+-- Documents runtime/lua_sys.c for editors; never loaded.
+
+---@class lunark.core.sys
+---@field version string
+local sys = {}
+
+---@alias lunark.Kind
+---| "usage" | "denied" | "not_found" | "conflict" | "auth" | "throttled" | "timeout"
+---| "network" | "exit" | "io" | "corrupt" | "cancelled" | "memory"
+
+---@class lunark.Error
+---@field kind lunark.Kind
+---@field message string lower case, no final dot, names the object
+---@field op? string what was being done
+---@field code? integer errno, exit status or libcurl code
+---@field status? integer HTTP status
+---@field retryable? boolean
+---@field request_id? string
+---@field hint? string what to do
+---@field cause? any
+
+--- Makes the table an error: tostring gives `message (hint)`.
+---@param fields lunark.Error
+---@return lunark.Error
+function sys.error(fields) end
+
+---@return boolean
+function sys.is_error(value) end
+
+---@class lunark.Secret: userdata
+local Secret = {}
+
+---@return string
+function Secret:reveal() end
+
+--- A value that prints as `***`; its text is taken out of every log line from now on.
+---@param text string|lunark.Secret
+---@return lunark.Secret
+function sys.secret(text) end
+
+---@return boolean
+function sys.is_secret(value) end
+
+--- Needs env for the name.
+---@param name string
+---@return string|nil
+function sys.env(name) end
+
+---@return number seconds since 1970 UTC
+function sys.clock() end
+
+---@return number seconds since some moment, never set back
+function sys.monotonic() end
+
+---@return integer CPUs that affinity and the cgroup's quota give
+function sys.cpus() end
+
+---@return integer|nil bytes, the limit of the cgroup
+function sys.memory_limit() end
+
+---@return { memory: integer, jobs: integer } bytes of stream memory, threads that compress
+function sys.budget() end
+
+---@param budget { memory?: integer, jobs?: integer }
+function sys.set_budget(budget) end
+
+---@alias lunark.Capability "exec"|"net"|"read"|"write"|"env"|"posix"
+
+--- Raises once the runtime is sealed.
+---@param kind lunark.Capability
+---@param value? string default "*"
+function sys.allow(kind, value) end
+
+---@param kind lunark.Capability
+---@param value? string
+---@return boolean|nil ok
+---@return lunark.Error|nil err of kind denied
+function sys.check(kind, value) end
+
+--- From now on nothing is granted any more.
+function sys.seal() end
+
+---@return boolean
+function sys.sealed() end
+
+--- Compiles source text. A first line with `#!` is left out.
+---@param name string for messages
+---@param source string
+---@param env? table default a new sys.environment()
+---@return function|nil
+---@return lunark.Error|nil err with file and line
+function sys.load(name, source, env) end
+
+--- A new table of the globals that a script may use.
+---@return table
+function sys.environment() end
+
+---@param name string "scripts/lunark/cli.lua", "providers/s3.lua"
+---@return string|nil source
+function sys.embedded(name) end
+
+---@return string[]
+function sys.embedded_names() end
+
+--- The script of a relative name, "policies/files.lua": from the script directories, then the embedded ones.
+---@param relative string
+---@return string|nil source
+---@return string|nil origin its path, or "embedded"
+function sys.find(relative) end
+
+---@return string[] in the order they are searched
+function sys.script_dirs() end
+
+--- Raises once the runtime is sealed.
+---@param dir string
+---@param place? integer 1 = searched first; default last
+function sys.add_script_dir(dir, place) end
+
+---@return string
+function sys.hostname() end
+
+---@return integer
+function sys.pid() end
+
+---@return integer effective user id
+function sys.uid() end
+
+---@param fd integer 0, 1 or 2
+---@return boolean
+function sys.isatty(fd) end
+
+---@return integer of the terminal, 80 without one
+function sys.columns() end
+
+--- Never blocks for long: after a second without progress the rest is dropped.
+---@param fd integer 1 or 2
+---@param text string
+---@return boolean|nil ok
+---@return lunark.Error|nil err
+function sys.write(fd, text) end
+
+return sys

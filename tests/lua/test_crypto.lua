@@ -95,7 +95,7 @@ end
 
 function TestCrypto.test_misuse()
   misuse("digest 'sha3': expected md5", crypto.digest, "sha3", "x")
-  misuse("argument 2 must be a string or a secret, got nil", crypto.digest, "md5")
+  misuse("argument 2 must be a string or a secret, got nil", crypto.digest, "md5", nil)
   misuse("argument 1 must be a string or a secret, got table", crypto.hex, {})
   misuse("crc32 is a checksum", crypto.hmac, "crc32", "k", "d")
   misuse("expected a number of bytes", crypto.random, -1)

@@ -42,7 +42,12 @@ static int resolve(struct lk_caps *caps, enum lk_cap cap, const char *path, char
     if (lk_resolve(path, out, PATH_MAX, err) < 0) {
         return -1;
     }
-    return lk_caps_check(caps, cap, out, err);
+    if (lk_caps_check(caps, cap, out, err) < 0) {
+        /* The same again for what was asked for, so that the message names it too. */
+        lk_caps_check(caps, cap, path, err);
+        return -1;
+    }
+    return 0;
 }
 
 /* The path has no link in it any more; one that was put there since is refused by the kernel.

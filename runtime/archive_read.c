@@ -26,8 +26,10 @@ static void warn(struct lk_archive *a, enum lk_warning_kind kind, const char *so
 
 static void warn_errno(struct lk_archive *a, const char *source, const char *what, int errnum)
 {
-    char text[256], message[320];
-    const char *reason = strerror_r(errnum, text, sizeof text);
+    char message[320];
+    const char *reason = strerrordesc_np(errnum); /* not in the host's language */
+    if (!reason)
+        reason = "unknown error";
     snprintf(message, sizeof message, "%s: %c%s", what, tolower((unsigned char)*reason),
              reason + 1);
     if (errnum == ENOENT)

@@ -20,8 +20,8 @@ enum { SET_IDS = S_ISUID | S_ISGID, ACL_LINES_MAX = 1024 };
 
 void lk_extract_warn(struct lk_extract *x, const char *what, int errnum)
 {
-    char text[256], message[320];
-    const char *reason = errnum ? strerror_r(errnum, text, sizeof text) : NULL;
+    char message[320];
+    const char *reason = errnum ? strerrordesc_np(errnum) : NULL;
     if (reason)
         snprintf(message, sizeof message, "%s: %c%s", what, tolower((unsigned char)*reason),
                  reason + 1);

@@ -17,7 +17,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-enum { HOLE = 64 << 10, TEMPORARY_SIZE = 40 };
+/* Runs of zeros of this length become holes; they are looked for in pieces. */
+enum { HOLE = 64 << 10, PIECE = 4 << 10, TEMPORARY_SIZE = 40 };
 
 /* Where an entry goes. */
 struct place {
@@ -126,36 +127,55 @@ static int write_all(struct lk_extract *x, int fd, const char *data, size_t len,
     return 0;
 }
 
-/* Writes a block but for the whole pieces of HOLE bytes in it that are zero. *end = behind the last
- * byte written. */
-static int write_block(struct lk_extract *x, int fd, const char *data, size_t len, int64_t offset,
-                       int64_t *end)
+/* A file that is being written. */
+struct data {
+    int fd;
+    int64_t at; /* behind what was given so far */
+    int64_t
+        zeros; /* where the zeros before it begin that are not written yet; at = there are none */
+};
+
+/* Nonzero data comes at d->at: the zeros before it are left as a hole or, where they are few,
+ * written. */
+static int fill_gap(struct lk_extract *x, struct data *d)
 {
-    size_t at = 0;
-    while (at < len) {
-        size_t run = at; /* end of what is to be written */
-        bool hole = false;
-        while (run < len && !hole) {
-            size_t piece = HOLE - (size_t)((offset + (int64_t)run) % HOLE);
-            if (piece > len - run)
-                piece = len - run;
-            hole = piece == HOLE && zeros(data + run, piece);
-            if (!hole)
-                run += piece;
-        }
-        if (run > at) {
-            if (write_all(x, fd, data + at, run - at, offset + (int64_t)at))
-                return -1;
-            *end = offset + (int64_t)run;
-        }
-        at = hole ? run + HOLE : run;
-    }
+    static const char nothing[HOLE];
+    int64_t gap = d->at - d->zeros;
+    if (gap > 0 && gap < HOLE && write_all(x, d->fd, nothing, (size_t)gap, d->zeros))
+        return -1;
+    d->zeros = d->at;
     return 0;
+}
+
+static int write_block(struct lk_extract *x, struct data *d, const char *data, size_t len,
+                       int64_t offset)
+{
+    if (offset > d->at) /* a hole that the archive tells of */
+        d->at = offset;
+    size_t from = 0, at = 0; /* from..at is data and not written yet */
+    while (at < len) {
+        size_t piece = PIECE - (size_t)((offset + (int64_t)at) % PIECE);
+        if (piece > len - at)
+            piece = len - at;
+        bool zero = zeros(data + at, piece);
+        if (zero && at > from &&
+            write_all(x, d->fd, data + from, at - from, offset + (int64_t)from))
+            return -1;
+        if (!zero && from == at && fill_gap(x, d))
+            return -1;
+        at += piece;
+        d->at = offset + (int64_t)at;
+        if (zero)
+            from = at;
+        else
+            d->zeros = d->at;
+    }
+    return at > from ? write_all(x, d->fd, data + from, at - from, offset + (int64_t)from) : 0;
 }
 
 static int copy_data(struct lk_extract *x, int fd, int64_t size)
 {
-    int64_t end = 0;
+    struct data d = {.fd = fd};
     for (;;) {
         const void *data;
         size_t len;
@@ -167,11 +187,11 @@ static int copy_data(struct lk_extract *x, int fd, int64_t size)
             return lk_extract_parse_error(x, &x->error);
         if (__atomic_load_n(&x->stop, __ATOMIC_RELAXED))
             return lk_error_set(&x->error, LK_CANCELLED, "the extraction was cancelled");
-        if (len && write_block(x, fd, data, len, offset, &end))
+        if (len && write_block(x, &d, data, len, offset))
             return -1;
         __atomic_add_fetch(&x->bytes, len, __ATOMIC_RELAXED);
     }
-    if (end < size && ftruncate(fd, size))
+    if (d.zeros < size && ftruncate(fd, size))
         return fail_errno(x, errno, "given its size");
     return 0;
 }

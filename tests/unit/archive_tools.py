@@ -98,7 +98,7 @@ def make(top):
     os.mkdir(top)
     put(join(top, b"plain"), b"hello\n")
     put(join(top, b"whole second"), b"x", mtime=1700000000 * 10**9)
-    put(join(top, b"before 1970"), b"x", mtime=-1500000000)
+    put(join(top, b"before 1970"), b"x", mtime=-86400 * 10**9)
     put(join(top, b"far future"), b"x", mtime=(1 << 33) * 10**9 + 1)
     put(join(top, b"empty"))
     put(join(top, b"modes"), b"x", 0o4751)

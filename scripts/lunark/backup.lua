@@ -81,6 +81,15 @@ function backup.open_stores(urls)
   return usable, failures
 end
 
+-- Only the job's own folder is granted, not the one that it is in.
+local function grant_work(job, base)
+  job.work_path = fs.join(fs.absolute(base or "/tmp"), "lunark-" .. job.run)
+  if not sys.sealed() then
+    sys.allow("read", job.work_path)
+    sys.allow("write", job.work_path)
+  end
+end
+
 --- Opens a job.
 ---@param given table to = list of URLs or stores = list of open stores; options, policy (name),
 --- style ("standard" or "compat"), latest (default true), compress, work_dir, limit_rate (bytes a
@@ -156,15 +165,6 @@ function Job:work_dir()
     self.work = self.work_path
   end
   return self.work
-end
-
--- Only the job's own folder is granted, not the one that it is in.
-local function grant_work(job, base)
-  job.work_path = fs.join(fs.absolute(base or "/tmp"), "lunark-" .. job.run)
-  if not sys.sealed() then
-    sys.allow("read", job.work_path)
-    sys.allow("write", job.work_path)
-  end
 end
 
 --- Shows that the job waits for a program, until the returned handle is closed.

@@ -205,8 +205,8 @@ function commands.backup.run(context)
   local job <close> = assert(backup.open {
     stores = stores, store_failures = failures, options = context.policy, policy = found.name,
     style = options.name_format or found.naming, latest = options.latest, compress = compress,
-    work_dir = base, spill = global.work_dir ~= nil, limit_rate = global.limit_rate, expect_size = options.expect_size, progress = shown,
-    on_failure = context.report,
+    work_dir = base, spill = global.work_dir ~= nil, limit_rate = global.limit_rate,
+    expect_size = options.expect_size, progress = shown, on_failure = context.report,
   })
   sys.seal()
   run_policy(found, job)

@@ -29,14 +29,14 @@ static void run_stage(void *arg)
     struct lk_stage_op *stage = arg;
 
     stage->work(stage);
-    lk_loop_post(stage->op.runtime->loop, &stage->event);
+    lk_loop_post(stage->loop, &stage->event);
 }
 
 int lk_stage_park(lua_State *L, int index, struct lk_stage_op *stage)
 {
     struct lk_runtime *runtime = lk_runtime_of(L);
 
-    stage->op.runtime = runtime;
+    stage->loop = runtime->loop;
     stage->event.run = run_event;
     if (lk_pool_stage(runtime->pool, "work", run_stage, stage, &stage->err) < 0) {
         stage->rc = -1;

@@ -32,6 +32,7 @@ struct lk_stream_box *lk_check_stream(lua_State *L, const char *function, bool e
 struct lk_stage_op {
     struct lk_op op;
     struct lk_event event;
+    struct lk_loop *loop;                      /* for the stage thread, which does not look at op */
     void (*work)(struct lk_stage_op *stage);   /* stage thread: sets rc and err */
     void (*finish)(struct lk_stage_op *stage); /* loop thread, once, when it is over; may be NULL */
     int rc;

@@ -4,6 +4,8 @@
 
 local core_file = require "lunark.core.file"
 local crypto = require "lunark.core.crypto"
+local errno = require "posix.errno"
+local fcntl = require "posix.fcntl"
 local fs = require "lunark.fs"
 local http = require "lunark.http"
 local log = require "lunark.log"

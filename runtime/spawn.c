@@ -193,8 +193,9 @@ void lk_identity_free(struct lk_identity *identity)
 static int candidate(const char *path)
 {
     struct stat st;
-    if (stat(path, &st) != 0)
-        return errno;
+    if (stat(path, &st) !=
+        0) /* a directory that can't be searched says nothing about the program */
+        return errno != EACCES ? errno : ENOENT;
     if (S_ISDIR(st.st_mode))
         return EISDIR;
     if (!S_ISREG(st.st_mode) || faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) != 0)

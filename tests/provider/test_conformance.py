@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The conformance suite (conformance.lua) on every kind of store: a directory, versitygw, moto.
+
+Prints what each run prints, and one closing line `N passed, N failed, N skipped` for all."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+LUARUN = os.path.join(ROOT, "build", os.environ.get("LUNARK_TEST_BUILD", "release"), "luarun")
+SUITE = [LUARUN, "tests/lua/run.lua", "tests/provider/conformance.lua"]
+SERVER = os.path.join(ROOT, "tests", "support", "server")
+LIMIT = 300
+UNAVAILABLE = 77
+
+
+def run(title, argv, env):
+    """(passed, failed, skipped) of the suite on one store."""
+    print(f"--- {title}", flush=True)
+    environment = dict(os.environ, **env)
+    try:
+        child = subprocess.run(argv, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, timeout=LIMIT, check=False)
+    except subprocess.TimeoutExpired as late:
+        print((late.stdout or b"").decode(errors="replace"))
+        print(f"{title}: not done after {LIMIT} s")
+        return 0, 1, 0
+    text = child.stdout.decode(errors="replace")
+    # luaunit's own closing line would be taken for the one of this program.
+    print(re.sub(r"^Ran (\d+) tests", r"ran \1 tests", text, flags=re.M))
+    if child.returncode == UNAVAILABLE:
+        print(f"{title}: skipped, the server can't be had here")
+        return 0, 0, 1
+    found = re.search(r"^Ran (\d+) tests? in .*?, (\d+) success", text, re.M)
+    if not found:
+        return 0, 1, 0
+    total, passed = int(found.group(1)), int(found.group(2))
+    return passed, max(total - passed, 1 if child.returncode else 0), 0
+
+
+def main():
+    os.chdir(ROOT)
+    if not os.path.exists(LUARUN):
+        print(f"{LUARUN} is not there: make tests\n0 passed, 1 failed")
+        return 1
+    results = []
+    scratch = tempfile.mkdtemp(prefix="lunark-conformance-")
+    try:
+        results.append(run("a directory", SUITE, {"LUNARK_TEST_STORE": os.path.join(scratch, "store")}))
+        link = os.path.join(scratch, "link to a store")
+        os.mkdir(os.path.join(scratch, "real"))
+        os.symlink("real", link)
+        results.append(run("a link to a directory", SUITE, {"LUNARK_TEST_STORE": link}))
+    finally:
+        shutil.rmtree(scratch)
+    wrong = "access_key_id=lunarktestaccess,secret_access_key=this+is/not=it"
+    for server in ("versitygw", "moto"):
+        env = {"LUNARK_TEST_STORE": "s3://lunark-test/some/pre%20fix", "LUNARK_TEST_WRONG": wrong}
+        results.append(run(server, [SERVER, server, "--", *SUITE], env))
+    passed, failed, skipped = (sum(column) for column in zip(*results))
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

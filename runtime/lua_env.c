@@ -141,6 +141,105 @@ void lk_push_environment(lua_State *L)
     lua_remove(L, global);
 }
 
+/* --- views of tables that scripts share with the library --- */
+
+static const char views_key = 0; /* weak table: table -> view */
+
+static int view_newindex(lua_State *L)
+{
+    return lk_misuse(L, "module", "'%s' can't be set: modules of the library are read-only",
+                     luaL_tolstring(L, 2, NULL));
+}
+
+/* upvalue: the table. It is not handed out, as next(table) would. */
+static int view_next(lua_State *L)
+{
+    lua_settop(L, 2);
+    return lua_next(L, lua_upvalueindex(1)) ? 2 : 0;
+}
+
+static int view_pairs(lua_State *L)
+{
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_pushcclosure(L, view_next, 1);
+    return 1;
+}
+
+static int view_len(lua_State *L)
+{
+    lua_pushinteger(L, luaL_len(L, lua_upvalueindex(1)));
+    return 1;
+}
+
+static int view_called(lua_State *L, int status, lua_KContext context)
+{
+    (void)status;
+    (void)context;
+    return lua_gettop(L);
+}
+
+static int view_call(lua_State *L)
+{
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_replace(L, 1);
+    lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, view_called);
+    return view_called(L, LUA_OK, 0);
+}
+
+/* [table] -> [table view] */
+static void push_view(lua_State *L)
+{
+    static const luaL_Reg meta[] = {{"__newindex", view_newindex},
+                                    {"__pairs", view_pairs},
+                                    {"__len", view_len},
+                                    {"__call", view_call},
+                                    {NULL, NULL}};
+    int table = lua_gettop(L);
+    lua_newtable(L);
+    lua_newtable(L); /* table view meta */
+    lua_pushvalue(L, table);
+    luaL_setfuncs(L, meta, 1);
+    lua_pushvalue(L, table);
+    lua_setfield(L, -2, "__index");
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable");
+    lua_setmetatable(L, -2);
+}
+
+static void push_views(lua_State *L)
+{
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &views_key) == LUA_TTABLE)
+        return;
+    lua_pop(L, 1);
+    lua_newtable(L);
+    lua_newtable(L);
+    lua_pushliteral(L, "k");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &views_key);
+}
+
+void lk_make_readonly(lua_State *L)
+{
+    luaL_checkstack(L, 10, NULL);
+    push_views(L); /* table views */
+    lua_pushvalue(L, -2);
+    if (lua_rawget(L, -2) == LUA_TNIL) { /* table views nil */
+        lua_pop(L, 1);
+        lua_insert(L, -2);    /* views table */
+        push_view(L);         /* views table view */
+        lua_pushvalue(L, -2); /* views table view table */
+        lua_pushvalue(L, -2); /* views table view table view */
+        lua_rawset(L, -5);
+        lua_replace(L, -3);
+        lua_pop(L, 1);
+        return;
+    }
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+}
+
 void lk_harden(lua_State *L)
 {
     /* Methods of strings come from the library's own table: nobody may reach it, and it has no way

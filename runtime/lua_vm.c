@@ -317,9 +317,30 @@ int lk_require_library(lua_State *L)
     return require(L, true);
 }
 
-int lk_require_script(lua_State *L)
+static int require_strict(lua_State *L)
 {
     return require(L, false);
+}
+
+/* What is shared with the library can't be changed by a script. */
+static int guard_module(lua_State *L, int status, lua_KContext context)
+{
+    (void)status;
+    (void)context;
+    const char *name = lua_tostring(L, 1);
+    if (lua_istable(L, -1) && (is_below(name, "lunark") || is_system_module(name)))
+        lk_make_readonly(L);
+    return 1;
+}
+
+int lk_require_script(lua_State *L)
+{
+    luaL_checkstring(L, 1);
+    lua_settop(L, 1);
+    lua_pushcfunction(L, require_strict);
+    lua_pushvalue(L, 1);
+    lua_callk(L, 1, 1, 0, guard_module);
+    return guard_module(L, LUA_OK, 0);
 }
 
 int lk_vm_add_module(lua_State *L, const char *name, lua_CFunction open, struct lk_error *err)

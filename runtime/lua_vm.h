@@ -34,6 +34,9 @@ void lk_push_environment(lua_State *L);
 /* The require of scripts (strict) or of the library. */
 int lk_require_script(lua_State *L);
 int lk_require_library(lua_State *L);
+/* Replaces the table at the top by a view of it that can be read and called, not changed; always
+ * the same one. */
+void lk_make_readonly(lua_State *L);
 /* Hides what must not be reached through values every script has (the metatable of strings). */
 void lk_harden(lua_State *L);
 

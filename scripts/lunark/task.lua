@@ -32,6 +32,7 @@ end
 local Group = {}
 Group.__index = Group
 Group.__name = "lunark.task.Group"
+Group.__metatable = false
 
 ---@param width? integer tasks at once, default no limit
 ---@return lunark.task.Group
@@ -139,6 +140,7 @@ end
 local Queue = {}
 Queue.__index = Queue
 Queue.__name = "lunark.task.Queue"
+Queue.__metatable = false
 
 ---@param size? integer values that may wait in it, default 1
 ---@return lunark.task.Queue

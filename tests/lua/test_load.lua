@@ -67,6 +67,36 @@ function TestLoad.test_modules_of_a_script()
   lu.assertStrContains(error_of "require '../../etc/passwd'", "no such file")
 end
 
+function TestLoad.test_modules_that_are_shared_cannot_be_changed()
+  lu.assertStrContains(error_of "require('lunark.core.sys').check = print", "read-only")
+  lu.assertStrContains(error_of "require('cjson').decode = print", "read-only")
+  lu.assertFalse(script "return getmetatable(require 'lunark.core.sys')")
+  lu.assertFalse(script "return getmetatable(require('lunark.task').group())")
+  local view, real = script "return require 'lunark.task'", require "lunark.task"
+  lu.assertEquals(view.spawn, real.spawn)
+  local names, count = {}, 0
+  for name, value in pairs(view) do
+    names[name] = value
+    lu.assertEquals(value, real[name])
+  end
+  for _ in pairs(real) do
+    count = count + 1
+  end
+  for _ in pairs(names) do
+    count = count - 1
+  end
+  lu.assertEquals(count, 0)
+  lu.assertFalse(script [[
+    local task = require "lunark.task"
+    local step, state = pairs(task)
+    rawset(task, "spawn", print)
+    return state ~= nil
+  ]])
+  lu.assertFalse(real.spawn == print)
+  local retry = script "return require 'lunark.retry'(function() return 'called' end)"
+  lu.assertEquals(retry, "called")
+end
+
 function TestLoad.test_load_reports_file_and_line()
   local fn, err = sys.load("dir/bad.lua", "local x = 1\nlocal y = = 2")
   lu.assertNil(fn)

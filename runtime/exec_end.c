@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#define CLOSE_MS 1000 /* what keeps a pipe open this long after KILL is not in the group */
 #define DRAIN_MS 5000 /* what holds a pipe open this long after the exit is ended */
 
 /* --- the end --- */
@@ -310,7 +311,7 @@ void lk_exec_grace_passed(struct lk_timer *timer)
     }
     process->ending = KILLING;
     lk_exec_signal(process, SIGKILL);
-    lk_loop_arm(process->loop, &process->grace, DEATH_MS, NULL);
+    lk_loop_arm(process->loop, &process->grace, process->known ? CLOSE_MS : DEATH_MS, NULL);
 }
 
 void lk_exec_remind(struct lk_timer *timer)

@@ -480,7 +480,8 @@ static int which(lua_State *L)
         return lk_misuse(L, "exec.which", "expected the name of a program, got %s",
                          luaL_typename(L, 1));
     const char *name = lua_tostring(L, 1);
-    if (lk_spawn_find(name, &found, &err) != 0)
+    if (lk_caps_check(lk_runtime_of(L)->caps, LK_CAP_EXEC, name, &err) != 0 ||
+        lk_spawn_find(name, &found, &err) != 0)
         return lk_push_error(L, &err);
     char path[4096];
     int code = snprintf(path, sizeof path, "%s", found) < (int)sizeof path ? 0 : ENAMETOOLONG;

@@ -18,6 +18,7 @@ local Process = {}
 ---@return table? err kind not_found, denied or io, with the reason
 function exec.start(options) end
 
+--- What start would run. Needs exec for it.
 ---@param name string
 ---@return string|nil path
 ---@return table? err kind not_found or denied

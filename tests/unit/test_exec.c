@@ -595,6 +595,31 @@ static void a_pipe_left_open_is_a_failure(void **state)
     lk_process_unref(process);
 }
 
+/* One that left the group can't be ended; the pipe is given up, and nobody waits for it for ever.
+ */
+static void a_pipe_held_from_outside_the_group_is_given_up(void **state)
+{
+    struct fixture *f = *state;
+    struct reader reader;
+    struct lk_process *process = start(
+        f, &(struct lk_exec_options){
+               .argv = SHELL("setsid sh -c 'echo $$ >&2; exec sleep 60 2>/dev/null' & sleep 0.2"),
+               .output = LK_EXEC_STREAM,
+               .errors = LK_EXEC_CAPTURE,
+               .grace_ms = 100});
+    size_t len;
+    bool truncated;
+    read_stream(f, lk_process_stdout(process), &reader);
+    assert_int_equal(reader.result, -1);
+    await(f, process);
+    assert_int_equal(lk_process_result(process)->code, 0);
+    pid_t stranger = (pid_t)strtol(lk_process_captured(process, true, &len, &truncated), NULL, 10);
+    assert_true(stranger > 1 && group_lives(stranger));
+    kill(stranger, SIGKILL);
+    expect_status(process, LK_EXIT, "left a process behind that kept its pipes open");
+    settle_all(f);
+}
+
 static void a_lost_status_is_a_failure(void **state)
 {
     struct fixture *f = *state;
@@ -946,6 +971,7 @@ int main(void)
         TEST(what_ignores_term_is_killed),
         TEST(a_stopped_program_is_ended_too),
         TEST(a_pipe_left_open_is_a_failure),
+        TEST(a_pipe_held_from_outside_the_group_is_given_up),
         TEST(a_lost_status_is_a_failure),
         TEST(it_says_that_it_still_waits),
         TEST(only_three_descriptors_are_inherited),

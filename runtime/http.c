@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#define IDLE_CONNECTIONS 64L
+#define IDLE_CONNECTIONS 32L
 #define DEFAULT_MAX ((size_t)1 << 20)
 #define CONNECT_MS 10000
 

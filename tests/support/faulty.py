@@ -3,10 +3,12 @@
 """faulty.py - an HTTP server that does what a script says: delays, breaks, lies, stalls, or loses an answer.
 
     faulty.py [--script FILE] [--log FILE] [--upstream http://HOST:PORT] [--cert PEM --key PEM] [--port N]
+              [--ready FILE] [--stay]
 
-Prints `port N` when it listens on 127.0.0.1 and runs until its standard input ends or TERM comes. FILE holds a JSON
-list of steps. A request is answered by the first step that matches and is not used up; without one it goes to the
-upstream, or gets 404. Keys of a step, all optional:
+Prints `port N` when it listens on 127.0.0.1 (and writes N to the file of --ready), and runs until its standard input
+ends (--stay: until its parent is gone) or TERM comes. FILE holds a JSON list of steps. A request is answered by the
+first step that matches and is not used up; without one it goes to the upstream, or gets 404. Keys of a step, all
+optional:
 
   match       {"method": regexp, "path": regexp, "header": {name: regexp}}; whole method, search in the path with query
   times       how many requests it answers, default 1; 0 = any number
@@ -309,17 +311,25 @@ class Server:
 
 def main():
     parser = argparse.ArgumentParser(description="a scripted HTTP server for tests")
-    for name in ("script", "log", "upstream", "cert", "key"):
+    for name in ("script", "log", "upstream", "cert", "key", "ready"):
         parser.add_argument("--" + name)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--stay", action="store_true")
     args = parser.parse_args()
     server = Server(args)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     listener = socket.create_server(("127.0.0.1", args.port), backlog=256)
-    print("port", listener.getsockname()[1], flush=True)
+    port = listener.getsockname()[1]
+    if args.ready:
+        with open(args.ready + ".new", "w", encoding="ascii") as file:
+            file.write(f"{port}\n")
+        os.rename(args.ready + ".new", args.ready)
+    print("port", port, flush=True)
     threading.Thread(target=server.run, args=(listener,), daemon=True).start()
-    while os.read(0, 4096):
-        pass
+    parent = os.getppid()
+    while os.getppid() == parent and (args.stay or os.read(0, 4096)):
+        if args.stay:
+            time.sleep(0.2)
     os._exit(0)
 
 

@@ -4,7 +4,7 @@
  * Loop thread only. */
 #include "exec_internal.h"
 
-#include "spawn.h"
+#include "launch.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
  * program starts. Loop thread only. */
 #include "exec.h"
 #include "lua_task.h"
-#include "spawn.h"
+#include "launch.h"
 #include <errno.h>
 #include <lauxlib.h>
 #include <math.h>

@@ -378,7 +378,7 @@ void lk_stream_on_space(struct lk_stream *stream, struct lk_loop *loop, void (*s
 static int take(struct lk_stream *stream, struct lk_chunk **chunk, struct lk_error *err)
 {
     *chunk = NULL;
-    if (stream->dropped)
+    if (stream->dropped && stream->state != LK_END_FAILED)
         return lk_error_set(err, LK_CANCELLED, "the stream was cancelled");
     if (stream->count > 0) {
         *chunk = pop(stream);

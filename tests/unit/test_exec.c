@@ -4,7 +4,7 @@
  * process more than before. */
 #include "exec.h"
 #include "lines.h"
-#include "spawn.h"
+#include "launch.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * spawn.c - start a program: find it, resolve its user, and clone with its descriptors in place.
+ * launch.c - start a program: find it, resolve its user, and clone with its descriptors in place.
  * Owns nothing after it has returned. Never changes signal handlers, directory or environment of
  * this process; its signal mask only while it clones. Knows no Lua, no loop. Any thread.
  *
@@ -8,7 +8,7 @@
  * own, makes raw system calls only (glibc's setuid signals all threads of the process, which are
  * the parent's), and touches nothing of the parent's but errno. It reports through a pipe, because
  * not every place where this runs really shares the memory. */
-#include "spawn.h"
+#include "launch.h"
 #include "buf.h"
 
 #include <errno.h>

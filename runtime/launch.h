@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * spawn.h - start a program: find it, resolve its user, and clone with its descriptors in place.
+ * launch.h - start a program: find it, resolve its user, and clone with its descriptors in place.
  * The caller keeps the pidfd and reaps. Any thread. */
-#ifndef LK_SPAWN_H
-#define LK_SPAWN_H
+#ifndef LK_LAUNCH_H
+#define LK_LAUNCH_H
 
 #include "error.h"
 #include <stddef.h>

@@ -186,6 +186,16 @@ class Files(Case):
             self.lunark("backup", "files", self.tree, "--to", self.store)
             self.lunark("backup", "files", self.tree, "--to", self.store, "--strict", status=5)
 
+    def test_only_latest_fails(self):
+        in_the_way = self.path("store", "data", "data-latest.tar.gz", "in the way")
+        os.makedirs(in_the_way)
+        failed = self.lunark("backup", "files", self.tree, "--to", self.store, status=1)
+        found = re.search(r"stored as (data/data-\S+\.tar\.gz), latest not moved", failed.stderr)
+        self.assertTrue(found, failed.stderr)
+        shutil.rmtree(os.path.dirname(in_the_way))
+        self.assertIn(found.group(1), self.objects())
+        self.lunark("restore", "--from", self.store, "--into", self.path("into"))
+
     def test_wrong_options(self):
         for args, message in (
                 (("--compress", "13"), "--compress 13: fast, balanced, best, none"),
@@ -249,18 +259,6 @@ class S3(Case):
                              env=self.server.env(), status=1)
         self.assertIn("127.0.0.1", failed.stderr)
         self.assertEqual(3, len(self.server.objects(self.bucket)))
-
-    def test_only_latest_fails(self):
-        # A directory where the object would be: versitygw refuses to write it, and nothing else.
-        folder = os.path.join(self.server.data, self.bucket, "data", "data-latest.tar.gz")
-        os.makedirs(os.path.join(folder, "in the way"))
-        failed = self.lunark("backup", "files", self.tree, "--to", self.server.url(self.bucket), env=self.server.env(),
-                             status=1)
-        found = re.search(r"stored as (data/data-\S+\.tar\.gz), latest not moved", failed.stderr)
-        self.assertTrue(found, failed.stderr)
-        shutil.rmtree(folder)
-        self.assertIn(found.group(1), self.server.objects(self.bucket))
-        self.lunark("restore", "--from", self.server.url(self.bucket), "--into", self.path("into"), env=self.server.env())
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ SO       := $(B)/liblunark.so.$(SOVER)
 .SECONDARY:
 
 ## all         the command and the shared library (the default)
-all: $(B)/lunark $(SO) $(B)/lunark.pc
+all: $(B)/lunark $(SO)
 
 $(B)/%.o: runtime/%.c Makefile | $(B)
 	$(call show,CC)
@@ -76,9 +76,6 @@ $(SO): $(OBJ)
 $(B)/lunark: $(B)/main.o $(SO)
 	$(call show,LINK)
 	$(Q)$(CC) $(CFLAGS) -o $@ $(B)/main.o -ldl $(LDFLAGS)
-
-$(B)/lunark.pc: runtime/lunark.pc.in Makefile | $(B)
-	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCDIR@|$(INCDIR)|; s|@VERSION@|$(VERSION)|' $< > $@
 
 # Unit tests link the objects themselves, because the library hides everything internal.
 $(B)/libinternal.a: $(OBJ)
@@ -147,7 +144,8 @@ install: all
 	install -m 755 $(SO) $(DESTDIR)$(LIBDIR)/liblunark.so.$(SOVER)
 	ln -sf liblunark.so.$(SOVER) $(DESTDIR)$(LIBDIR)/liblunark.so
 	install -m 644 runtime/lunark.h $(DESTDIR)$(INCDIR)/lunark.h
-	install -m 644 $(B)/lunark.pc $(DESTDIR)$(LIBDIR)/pkgconfig/lunark.pc
+	sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCDIR@|$(INCDIR)|; s|@VERSION@|$(VERSION)|' \
+	    runtime/lunark.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/lunark.pc
 
 ## uninstall   takes away what install put there
 uninstall:

@@ -76,7 +76,9 @@ function Store:find(key)
     return nil, err
   end
   if info.type == "directory" then return failed("not_found", path .. ": there is no such object") end
-  if info.type ~= "file" then return failed("denied", ("%s is a %s, a file expected"):format(path, info.type)) end
+  if info.type ~= "file" then
+    return failed("denied", ("%s is a %s, a file expected"):format(path, info.type))
+  end
   return path, info
 end
 
@@ -224,7 +226,8 @@ function Upload:finish(parts)
   local size = 0
   for _, part in ipairs(parts) do
     if part.offset ~= size then
-      return failed("corrupt", ("%s: a part begins at byte %d, %d expected"):format(self.path, part.offset, size))
+      return failed("corrupt", ("%s: a part begins at byte %d, %d expected")
+        :format(self.path, part.offset, size))
     end
     size = size + part.size
   end
@@ -232,7 +235,8 @@ function Upload:finish(parts)
   if not ok then return nil, err end
   local found = self.handle:size()
   if found ~= size then
-    return failed("corrupt", ("%s has %s bytes, %d were written"):format(self.temporary, tostring(found), size))
+    return failed("corrupt", ("%s has %s bytes, %d were written")
+      :format(self.temporary, tostring(found), size))
   end
   self.handle:close()
   ok, err = write_meta(self.store, self.path, self.temporary, self.meta)
@@ -277,8 +281,7 @@ function Store:copy(from, to, meta)
   local upload, err = self:begin(to, meta)
   if not upload then return nil, err end
   self.file.unlink(upload.temporary)
-  local ok
-  ok, err = self.file.link(source, upload.temporary)
+  local ok = self.file.link(source, upload.temporary)
   if not ok then
     upload:abort()
     return self:copy_bytes(source, to, meta, info.size)
@@ -360,7 +363,9 @@ local function walk(self, directory, base, prefix, keys)
     elseif info and info.type == "directory" then
       local below = key .. "/"
       local shared = math.min(#below, #prefix)
-      if below:sub(1, shared) == prefix:sub(1, shared) then entries[#entries + 1] = { key = below, directory = true } end
+      if below:sub(1, shared) == prefix:sub(1, shared) then
+        entries[#entries + 1] = { key = below, directory = true }
+      end
     end
   end
   table.sort(entries, function(a, b) return a.key < b.key end)
@@ -433,12 +438,16 @@ function Store:check(mode)
     end
   end
   if not info then
-    if err.kind == "not_found" then return failed("not_found", ("directory %s does not exist"):format(self.root)) end
+    if err.kind == "not_found" then
+      return failed("not_found", ("directory %s does not exist"):format(self.root))
+    end
     -- What is above the store need not be granted: the first write tells then.
     if at ~= self.root and err.kind == "denied" and not err.code then return true end
     return nil, err
   end
-  if info.type ~= "directory" then return failed("usage", ("%s is a %s, a directory expected"):format(at, info.type)) end
+  if info.type ~= "directory" then
+    return failed("usage", ("%s is a %s, a directory expected"):format(at, info.type))
+  end
   if mode == "write" and not file.access(at, "wx") then
     return failed("denied", ("directory %s can't be written to by this user"):format(at))
   end

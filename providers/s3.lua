@@ -3,11 +3,13 @@
 --- redirect to the bucket's region; retries are the library's.
 
 local aws = require "providers.credential.aws"
+local checks = require "providers.s3.checks"
 local s3_error = require "providers.s3.errors"
 local sigv4 = require "providers.sign.sigv4"
 local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 local time = require "lunark.time"
+local url = require "lunark.url"
 local xml = require "lunark.xml"
 
 local MiB, GiB = 1024 * 1024, 1024 * 1024 * 1024
@@ -22,6 +24,11 @@ Upload.__index = Upload
 
 local function usage(format, ...)
   return nil, sys.error { kind = "usage", op = "s3", message = format:format(...) }
+end
+
+-- An answer that keeps no rule of the protocol.
+local function strange(op, format, ...)
+  return nil, sys.error { kind = "corrupt", op = "s3." .. op, message = format:format(...) }
 end
 
 -- --- addresses ---
@@ -41,7 +48,9 @@ end
 function Store:address(key)
   local endpoint = self.endpoint
   local path = key and "/" .. sigv4.escape(key, true) or "/"
-  if self.path_style then return endpoint.host, endpoint.path .. "/" .. self.bucket .. (key and path or "") end
+  if self.path_style then
+    return endpoint.host, endpoint.path .. "/" .. self.bucket .. (key and path or "")
+  end
   return self.bucket .. "." .. endpoint.host, endpoint.path .. path
 end
 
@@ -55,13 +64,6 @@ end
 
 -- --- requests ---
 
-local function payload_hash(ctx, body)
-  if body == nil then return sigv4.EMPTY_HASH end
-  if type(body) == "string" then return ctx.crypto.hex(ctx.crypto.digest("sha256", body)) end
-  if body.hash and body.hash.sha256 then return body.hash.sha256 end
-  return ctx.crypto.hex(ctx.crypto.digest("sha256", body:string()))
-end
-
 --- Adds the signature to a request that is about to be sent.
 ---@param req table as lunark.http's sign gets it
 function Store:sign(req, host, path, query, hash)
@@ -69,7 +71,9 @@ function Store:sign(req, host, path, query, hash)
   req.headers["x-amz-content-sha256"] = hash
   for name, value in pairs(req.headers) do
     local lower = name:lower()
-    if lower:find("^x%-amz%-") or lower == "content-md5" or lower == "content-type" then signed[lower] = value end
+    if lower:find("^x%-amz%-") or lower == "content-md5" or lower == "content-type" then
+      signed[lower] = value
+    end
   end
   req.headers["authorization"] = sigv4.sign({
     method = req.method, path = path, query = query, headers = signed, payload_hash = hash,
@@ -82,7 +86,7 @@ end
 function Store:attempt(r)
   local host, path = self:address(r.key)
   local query = sigv4.query(r.query or {})
-  local hash = payload_hash(self.ctx, r.body)
+  local hash = checks.payload(r.body)
   local headers = {}
   for name, value in pairs(r.headers or {}) do headers[name] = value end
   return self.ctx.http.request {
@@ -135,10 +139,6 @@ end
 
 -- --- facts about objects ---
 
-local function plain_etag(text)
-  return text and text:match('^"?(.-)"?$')
-end
-
 local function info_of(headers)
   local meta = {}
   for name, value in pairs(headers) do
@@ -146,7 +146,7 @@ local function info_of(headers)
     if short then meta[short] = value end
   end
   return {
-    size = math.tointeger(tonumber(headers["content-length"])), etag = plain_etag(headers["etag"]),
+    size = math.tointeger(tonumber(headers["content-length"])), etag = checks.plain(headers["etag"]),
     version = headers["x-amz-version-id"], mtime = time.parse_http(headers["last-modified"]), meta = meta,
   }
 end
@@ -170,21 +170,9 @@ local function check_key(key)
   return true
 end
 
-local function md5_of(ctx, body)
-  if type(body) == "string" then return ctx.crypto.hex(ctx.crypto.digest("md5", body)) end
-  return body.hash and body.hash.md5
-end
-
--- The store's ETag of what it took, against our MD5; where the ETag is none, nothing is said.
-local function check_etag(self, response, etag, expected, what)
-  local encryption = response.headers["x-amz-server-side-encryption"]
-  if not expected or not etag or (encryption and encryption ~= "AES256") then return true end
-  if not etag:find("^%x+%-?%d*$") or #etag < 32 or etag == expected then return true end
-  if #etag:match("^%x+") ~= 32 or (#etag == 32) ~= (#expected == 32) or not self.options.check_md5 then return true end
-  return nil, sys.error {
-    kind = "corrupt", op = "s3", retryable = true, request_id = response.request_id,
-    message = ("%s: the store reports MD5 %s, %s was sent"):format(what, etag, expected),
-  }
+-- MD5s are compared only where that was not turned off.
+function Store:md5_of(body)
+  return self.options.check_md5 and checks.md5(body) or nil
 end
 
 -- --- the contract ---
@@ -201,14 +189,16 @@ function Store:put(key, body, meta, how)
   response, err = self:send { op = "put", method = "PUT", key = key, headers = headers, body = body }
   if not response then
     if self:without_conditions(err, headers) then return self:put(key, body, meta) end
-    if err.status == 412 and how.attempt and how.attempt > 1 then return self:written_before(key, body, err) end
+    if err.status == 412 and (how.attempt or 1) > 1 then return self:written_before(key, body, err) end
     return nil, err
   end
-  local etag = plain_etag(response.headers["etag"])
-  ok, err = check_etag(self, response, etag, md5_of(self.ctx, body), key)
+  local etag = checks.plain(response.headers["etag"])
+  ok, err = checks.etag(response, etag, self:md5_of(body), key)
   if not ok then return nil, err end
-  return { size = type(body) == "string" and #body or body.size, etag = etag,
-    version = response.headers["x-amz-version-id"], checksum = payload_hash(self.ctx, body) }
+  return {
+    size = checks.size(body), etag = etag, version = response.headers["x-amz-version-id"],
+    checksum = checks.payload(body),
+  }
 end
 
 -- Stores that don't know If-None-Match say so; the caller has looked for the key before.
@@ -223,7 +213,7 @@ end
 -- The key is taken, perhaps by our own attempt whose answer was lost.
 function Store:written_before(key, body, conflict)
   local info = self:head(key)
-  local md5 = md5_of(self.ctx, body)
+  local md5 = checks.md5(body)
   if info and md5 and info.etag == md5 then return info end
   return nil, conflict
 end
@@ -273,19 +263,16 @@ function Store:list(prefix, token, max)
   local page = {}
   for item in root:each("Contents") do
     local key = item:value("Key") or ""
-    if encoded then key = key:gsub("+", " "):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end) end
+    if encoded then key = url.unescape((key:gsub("+", " "))) or key end
     page[#page + 1] = {
-      key = key, size = math.tointeger(tonumber(item:value("Size"))), etag = plain_etag(item:value("ETag")),
+      key = key, size = math.tointeger(tonumber(item:value("Size"))), etag = checks.plain(item:value("ETag")),
       mtime = time.parse(item:value("LastModified") or ""),
     }
   end
   if root:value("IsTruncated") ~= "true" then return page, nil end
   local following = root:value("NextContinuationToken")
   if not following or following == "" or following == token then
-    return nil, sys.error {
-      kind = "corrupt", op = "s3.list",
-      message = ("list of %s: the store says that there is more, and not where"):format(self.bucket),
-    }
+    return strange("list", "list of %s: the store says that there is more, and not where", self.bucket)
   end
   return page, following
 end
@@ -299,22 +286,24 @@ function Store:check(mode, prefix)
 end
 
 local function delete_one(self, key)
-  local response, err = self:send {
-    op = "delete", method = "DELETE", key = key,
-  }
+  local response, err = self:send { op = "delete", method = "DELETE", key = key }
   if response or err.code == "NoSuchKey" then return true end
   return nil, err
 end
 
 local function delete_batch(self, keys)
   local lines = { '<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Quiet>true</Quiet>' }
-  for _, key in ipairs(keys) do lines[#lines + 1] = "<Object><Key>" .. xml.escape(key) .. "</Key></Object>" end
+  for _, key in ipairs(keys) do
+    lines[#lines + 1] = "<Object><Key>" .. xml.escape(key) .. "</Key></Object>"
+  end
   lines[#lines + 1] = "</Delete>"
   local body = table.concat(lines)
   local crypto = self.ctx.crypto
   return self:send_xml {
     op = "delete", method = "POST", query = { { "delete", "" } }, body = body, idle_timeout = 300,
-    headers = { ["content-type"] = "application/xml", ["content-md5"] = crypto.base64(crypto.digest("md5", body)) },
+    headers = {
+      ["content-type"] = "application/xml", ["content-md5"] = crypto.base64(crypto.digest("md5", body)),
+    },
   }
 end
 
@@ -332,7 +321,8 @@ function Store:delete(keys)
   if #batch == 0 then return errors end
   local root, err = delete_batch(self, batch)
   if not root then
-    if err.status ~= 501 and err.code ~= "MalformedXML" and err.code ~= "NotImplemented" then return nil, err end
+    local unknown = err.status == 501 or err.code == "MalformedXML" or err.code == "NotImplemented"
+    if not unknown then return nil, err end
     self.features.batch_delete = false
     local more = self:delete(batch)
     for key, why in pairs(more) do errors[key] = why end
@@ -341,7 +331,9 @@ function Store:delete(keys)
   for item in root:each("Error") do
     local key, code = item:value("Key") or "", item:value("Code") or ""
     if code ~= "NoSuchKey" then
-      errors[key] = s3_error.of_code(code, item:value("Message"), { op = "s3.delete", bucket = self.bucket, key = key })
+      errors[key] = s3_error.of_code(code, item:value("Message"), {
+        op = "s3.delete", bucket = self.bucket, key = key,
+      })
     end
   end
   return errors
@@ -356,7 +348,9 @@ local function copy_in_parts(self, from, to, meta, source)
   if not upload then return nil, err end
   local size = math.max(COPY_PART, math.ceil(source.size / 9000 / MiB) * MiB)
   local ranges = {}
-  for first = 0, source.size - 1, size do ranges[#ranges + 1] = { first, math.min(first + size, source.size) - 1 } end
+  for first = 0, source.size - 1, size do
+    ranges[#ranges + 1] = { first, math.min(first + size, source.size) - 1 }
+  end
   local failed
   local parts = task.map(ranges, 8, function(range, number)
     if failed then return false end
@@ -390,7 +384,7 @@ function Store:copy(from, to, meta)
     op = "copy", method = "PUT", key = to, headers = headers, idle_timeout = SLOW,
   }
   if not root then return nil, err end
-  return { size = source.size, etag = plain_etag(root:value("ETag")) }
+  return { size = source.size, etag = checks.plain(root:value("ETag")) }
 end
 
 --- Begins an upload in parts.
@@ -401,13 +395,17 @@ function Store:begin(key, meta, how)
   headers, err = meta_headers(self, meta)
   if not headers then return nil, err end
   local root
-  root, err = self:send_xml { op = "begin", method = "POST", key = key, query = { { "uploads", "" } }, headers = headers }
+  root, err = self:send_xml {
+    op = "begin", method = "POST", key = key, query = { { "uploads", "" } }, headers = headers,
+  }
   if not root then return nil, err end
   local id = root:value("UploadId")
   if not id or id == "" then
-    return nil, sys.error { kind = "corrupt", op = "s3.begin", message = key .. ": the store gives no upload id" }
+    return strange("begin", "%s: the store gives no upload id", key)
   end
-  return setmetatable({ store = self, key = key, id = id, exclusive = how and how.exclusive, finishing = 0 }, Upload)
+  return setmetatable({
+    store = self, key = key, id = id, exclusive = how and how.exclusive, finishing = 0,
+  }, Upload)
 end
 
 --- Sends one part.
@@ -419,17 +417,15 @@ function Upload:part(number, body)
     query = { { "partNumber", number }, { "uploadId", self.id } },
   }
   if not response then return nil, err end
-  local etag = plain_etag(response.headers["etag"])
+  local etag = checks.plain(response.headers["etag"])
   if not etag then
-    return nil, sys.error {
-      kind = "corrupt", op = "s3.part", message = ("%s: the store gives no ETag for part %d"):format(self.key, number),
-    }
+    return strange("part", "%s: the store gives no ETag for part %d", self.key, number)
   end
-  local md5 = store.options.check_md5 and md5_of(store.ctx, body) or nil
+  local md5 = store:md5_of(body)
   local ok
-  ok, err = check_etag(store, response, etag, md5, ("%s, part %d"):format(self.key, number))
+  ok, err = checks.etag(response, etag, md5, ("%s, part %d"):format(self.key, number))
   if not ok then return nil, err end
-  return { etag = etag, size = type(body) == "string" and #body or body.size, md5 = md5 }
+  return { etag = etag, size = checks.size(body), md5 = md5 }
 end
 
 --- Makes one part of bytes of an object that is in the bucket.
@@ -443,18 +439,7 @@ function Upload:copy(number, key, first, last, etag)
     },
   }
   if not root then return nil, err end
-  return { etag = plain_etag(root:value("ETag")), size = last - first + 1 }
-end
-
--- The ETag that S3 makes of the parts' MD5s, or nil where one is not known.
-local function expected_etag(self, parts)
-  local digests = {}
-  for index, part in ipairs(parts) do
-    if not part.md5 or part.md5 ~= part.etag then return nil end
-    digests[index] = self.store.ctx.crypto.unhex(part.md5)
-  end
-  local crypto = self.store.ctx.crypto
-  return crypto.hex(crypto.digest("md5", table.concat(digests))) .. "-" .. #parts
+  return { etag = checks.plain(root:value("ETag")), size = last - first + 1 }
 end
 
 -- An earlier attempt may have been done, its answer lost: the object is there then, as it was sent.
@@ -477,7 +462,7 @@ function Upload:finish(parts)
   local store = self.store
   local headers = { ["content-type"] = "application/xml" }
   if self.exclusive and store.features.exclusive then headers["if-none-match"] = "*" end
-  local etag = expected_etag(self, parts)
+  local etag = checks.of_parts(parts)
   local root, err, response = store:send_xml {
     op = "finish", method = "POST", key = self.key, query = { { "uploadId", self.id } }, idle_timeout = SLOW,
     body = table.concat(lines), headers = headers,
@@ -489,9 +474,9 @@ function Upload:finish(parts)
     end
     return nil, err
   end
-  local reported = plain_etag(root:value("ETag"))
+  local reported = checks.plain(root:value("ETag"))
   local ok
-  ok, err = check_etag(store, response, reported, etag, self.key)
+  ok, err = checks.etag(response, reported, etag, self.key)
   if not ok then
     err.retryable = false
     return nil, err
@@ -521,9 +506,9 @@ local function find_credentials(options, ctx, context)
   }, ctx
 end
 
-local function open(url, options, ctx)
-  local bucket = url.host
-  if not bucket:find("^[%w][%w._-]+$") then return usage("s3://%s: '%s' is no name of a bucket", bucket, bucket) end
+local function open(address, options, ctx)
+  local bucket = address.host
+  if not bucket:find("^[%w][%w._-]+$") then return usage("'%s' is no name of a bucket", bucket) end
   local context = { env = ctx.env, read = ctx.read, secret = ctx.secret, profile = options.profile }
   local settings, err = aws.profile(context)
   if not settings then return nil, err end
@@ -538,8 +523,8 @@ local function open(url, options, ctx)
   local path_style = options.path_style
   if path_style == nil then path_style = not endpoint.aws or bucket:find(".", 1, true) ~= nil end
   local store = setmetatable({
-    bucket = bucket, region = region, endpoint = endpoint, path_style = path_style, options = options, ctx = ctx,
-    credentials = credentials,
+    bucket = bucket, region = region, endpoint = endpoint, path_style = path_style, options = options,
+    ctx = ctx, credentials = credentials,
     features = {
       range = true, copy = true, exclusive = true, batch_delete = true, put_max = 5 * GiB,
       part_hash = options.check_md5 and { "sha256", "md5" } or { "sha256" },
@@ -559,7 +544,9 @@ return {
   },
   options = {
     region = { "string", env = { "AWS_REGION", "AWS_DEFAULT_REGION" }, help = "region of the bucket" },
-    endpoint = { "string", env = { "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL" }, help = "https://host of another store" },
+    endpoint = {
+      "string", env = { "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL" }, help = "https://host of another store",
+    },
     profile = { "string", help = "section of ~/.aws/config and ~/.aws/credentials" },
     path_style = { "boolean", help = "bucket in the path, not in the host name; default: with an endpoint" },
     check_md5 = { "boolean", default = true, help = "compare ETags with the MD5 of what was sent" },

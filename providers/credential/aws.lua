@@ -42,6 +42,8 @@ function aws.parse_ini(text)
   return sections
 end
 
+local PLACES = { { "AWS_CONFIG_FILE", "config" }, { "AWS_SHARED_CREDENTIALS_FILE", "credentials" } }
+
 local function file_of(context, variable, name)
   local path = context.env(variable)
   if path then return path, true end
@@ -55,9 +57,10 @@ end
 ---@return table? err
 ---@return string name of the profile
 function aws.profile(context)
-  local name = context.profile or context.env("AWS_PROFILE") or context.env("AWS_DEFAULT_PROFILE") or "default"
+  local explicit = context.profile or context.env("AWS_PROFILE") or context.env("AWS_DEFAULT_PROFILE")
+  local name = explicit or "default"
   local settings, found = {}, false
-  for _, place in ipairs { { "AWS_CONFIG_FILE", "config" }, { "AWS_SHARED_CREDENTIALS_FILE", "credentials" } } do
+  for _, place in ipairs(PLACES) do
     local path, named = file_of(context, place[1], place[2])
     local text, err
     if path then text, err = context.read(path) end
@@ -70,7 +73,6 @@ function aws.profile(context)
       for key, value in pairs(section) do settings[key] = value end
     end
   end
-  local explicit = context.profile or context.env("AWS_PROFILE")
   if not found and explicit then
     return bad("look into ~/.aws/credentials and ~/.aws/config", "there is no AWS profile '%s'", name)
   end
@@ -84,12 +86,14 @@ function aws.from_environment(context)
   local id, secret = context.env("AWS_ACCESS_KEY_ID"), context.env("AWS_SECRET_ACCESS_KEY")
   if not id and not secret then return nil end
   if not id or not secret then
-    return bad(nil, "%s is set and %s is not", id and "AWS_ACCESS_KEY_ID" or "AWS_SECRET_ACCESS_KEY",
-      id and "AWS_SECRET_ACCESS_KEY" or "AWS_ACCESS_KEY_ID")
+    local has, lacks = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
+    if not id then has, lacks = lacks, has end
+    return bad(nil, "%s is set and %s is not", has, lacks)
   end
   local token = context.env("AWS_SESSION_TOKEN")
   return {
-    access_key_id = id, secret_access_key = context.secret(secret), session_token = token and context.secret(token),
+    access_key_id = id, secret_access_key = context.secret(secret),
+    session_token = token and context.secret(token),
     source = "the environment",
   }
 end
@@ -110,12 +114,14 @@ function aws.from_files(context)
     return nil
   end
   if not id or not secret then
-    return bad(nil, "AWS profile '%s' has %s and no %s", name, id and "aws_access_key_id" or "aws_secret_access_key",
-      id and "aws_secret_access_key" or "aws_access_key_id")
+    local has, lacks = "aws_access_key_id", "aws_secret_access_key"
+    if not id then has, lacks = lacks, has end
+    return bad(nil, "AWS profile '%s' has %s and no %s", name, has, lacks)
   end
   local token = settings.aws_session_token
   return {
-    access_key_id = id, secret_access_key = context.secret(secret), session_token = token and context.secret(token),
+    access_key_id = id, secret_access_key = context.secret(secret),
+    session_token = token and context.secret(token),
     source = ("AWS profile '%s'"):format(name),
   }
 end

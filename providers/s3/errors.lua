@@ -57,7 +57,9 @@ end
 
 -- Tells what it was about: the key, or the bucket and where it was looked for.
 local function subject(code, context)
-  if code == "NoSuchBucket" then return ("bucket %s at %s"):format(context.bucket, context.endpoint or "the store") end
+  if code == "NoSuchBucket" then
+    return ("bucket %s at %s"):format(context.bucket, context.endpoint or "the store")
+  end
   if context.key then return context.key end
   return "bucket " .. context.bucket
 end
@@ -83,7 +85,8 @@ function errors.of_code(code, message, context, status)
   if code ~= "" and not MESSAGES[code] and words ~= code then words = ("%s (%s)"):format(words, code) end
   local hint = known and known[3]
   if kind == "auth" and context.source and hint ~= CLOCK then
-    hint = ("%s; the credentials are from %s"):format(hint or "the store refuses these credentials", context.source)
+    hint = hint or "the store refuses these credentials"
+    hint = ("%s; the credentials are from %s"):format(hint, context.source)
   end
   return sys.error {
     kind = kind, op = context.op, status = status, retryable = retryable, hint = hint,

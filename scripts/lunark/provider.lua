@@ -15,7 +15,7 @@ local API = 1
 local FILES = { file = "local", gs = "gcs" }
 
 local MODULES = {
-  ["lunark.core.sys"] = true, ["lunark.core.crypto"] = true, ["lunark.core.task"] = true, ["lunark.core.log"] = true,
+  ["lunark.core.sys"] = true, ["lunark.core.crypto"] = true, ["lunark.core.task"] = true,
   ["lunark.crypto"] = true, ["lunark.json"] = true, ["lunark.log"] = true, ["lunark.task"] = true,
   ["lunark.time"] = true, ["lunark.url"] = true, ["lunark.xml"] = true,
 }
@@ -28,7 +28,8 @@ local MULTIPART = {
   min = "number", max = "number", count = "number", equal = "boolean", align = "number", width = "number",
 }
 local KEYS = {
-  api = true, name = true, schemes = true, options = true, features = true, open = true, needs = true, root = true,
+  api = true, name = true, schemes = true, options = true, features = true, open = true, needs = true,
+  root = true,
 }
 
 local function bad(origin, format, ...)
@@ -43,7 +44,8 @@ local function check_fields(origin, where, given, known)
     local expected = known[key]
     if not expected then
       local near = options.nearest(tostring(key), known)
-      return bad(origin, "unknown %s '%s'%s", where, tostring(key), near and (", did you mean '%s'?"):format(near) or "")
+      return bad(origin, "unknown %s '%s'%s", where, tostring(key),
+        near and (", did you mean '%s'?"):format(near) or "")
     end
     if expected ~= true and type(value) ~= expected then
       return bad(origin, "%s '%s' is a %s, a %s expected", where, key, type(value), expected)
@@ -97,8 +99,8 @@ end
 function provider.check_features(features, origin)
   local ok, err = check_fields(origin, "feature", features, FEATURES)
   if not ok then return nil, err end
-  if features.multipart then return check_fields(origin, "multipart feature", features.multipart, MULTIPART) end
-  return true
+  if not features.multipart then return true end
+  return check_fields(origin, "multipart feature", features.multipart, MULTIPART)
 end
 
 local REQUIRED = { "put", "get", "head", "list", "delete" }
@@ -142,8 +144,8 @@ local function load_file(name, loaded)
     end
     if not MODULES[module] then
       error(sys.error {
-        kind = "denied", op = "require", message = ("provider %s: module '%s' is not for providers"):format(name,
-          tostring(module)), hint = "a provider acts through the ctx that its open gets",
+        kind = "denied", op = "require", hint = "a provider acts through the ctx that its open gets",
+        message = ("provider %s: module '%s' is not for providers"):format(name, tostring(module)),
       }, 0)
     end
     return require(module)

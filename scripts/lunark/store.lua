@@ -130,7 +130,8 @@ function store.open(text, overrides)
   if not values then return nil, err end
   local prefix, shown = place_of(address)
   local self = setmetatable({
-    scheme = address.scheme, text = shown, prefix = prefix, key = address.archive, skew = 0, provider = found.name,
+    scheme = address.scheme, text = shown, prefix = prefix, key = address.archive, skew = 0,
+    provider = found.name,
   }, Store)
   local inner
   inner, err = found.open(address, values, make_ctx(found, self))
@@ -230,7 +231,7 @@ end
 ---@param key string
 ---@param body string|lunark.Part
 ---@param meta table<string, string>?
----@param how table? {exclusive = true: fail with conflict when the key is taken, as far as the store can tell;
+---@param how table? {exclusive = true: conflict when the key is taken, as far as the store can tell;
 --- expect_size = bytes}
 ---@return lunark.store.Info?
 ---@return table? err
@@ -314,8 +315,8 @@ function Store:delete(keys)
   for start = 1, #keys, BATCH do
     local batch = {}
     for index = start, math.min(start + BATCH - 1, #keys) do batch[#batch + 1] = self:full(keys[index]) end
-    local failed, err = self:try(#batch == 1 and "delete " .. keys[start] or ("delete %d keys"):format(#batch), nil,
-      function() return self.inner:delete(batch) end)
+    local what = #batch == 1 and "delete " .. keys[start] or ("delete %d keys"):format(#batch)
+    local failed, err = self:try(what, nil, function() return self.inner:delete(batch) end)
     if not failed then return nil, err end
     for _, key in ipairs(batch) do
       if failed[key] then
@@ -354,7 +355,9 @@ end
 function Store:uploader(key, meta, how)
   if not self:can("multipart") then misuse("%s takes no parts", self.text) end
   local full = self:full(key)
-  local inner, err = self:try("begin " .. key, nil, function() return self.inner:begin(full, meta or {}, how or {}) end)
+  local inner, err = self:try("begin " .. key, nil, function()
+    return self.inner:begin(full, meta or {}, how or {})
+  end)
   if not inner then return nil, err end
   return setmetatable({ store = self, inner = inner, key = key, parts = {}, open = true }, Upload)
 end
@@ -385,7 +388,9 @@ function Upload:finish()
   local count = 0
   for _ in pairs(self.parts) do count = count + 1 end
   if count ~= #self.parts or count == 0 then misuse("upload of %s: a part is missing", self.key) end
-  local info, err = self.store:try("finish " .. self.key, "finish", function() return self.inner:finish(self.parts) end)
+  local info, err = self.store:try("finish " .. self.key, "finish", function()
+    return self.inner:finish(self.parts)
+  end)
   if not info then return nil, err end
   self.open = false
   return self.store:relative(info, self.key)

@@ -103,7 +103,8 @@ function transfer.plan(targets, options)
     if not options.spill_dir then
       return nil, failure("usage", ("parts of %d MiB are needed, memory has room for %d MiB of them")
         :format(ceil_to(size, MiB) // MiB, memory // MiB),
-        ("give --work-dir, where parts can wait, or --memory %dM"):format(ceil_to(2 * size / SHARE, MiB) // MiB))
+        ("give --work-dir, where parts can wait, or --memory %dM")
+          :format(ceil_to(2 * size / SHARE, MiB) // MiB))
     end
     plan.width, plan.spill_dir = 3, options.spill_dir
   end
@@ -164,7 +165,7 @@ end
 function Lane:begin(options, on_sent)
   local target = self.target
   if not self.store:can("multipart") then
-    return self:fail(failure("usage", target.key .. ": the store takes an object in one part only, and it is larger"))
+    return self:fail(failure("usage", target.key .. ": the store takes it in one part only, and it has more"))
   end
   local upload, err = self.store:uploader(target.key, target.meta, {
     exclusive = target.exclusive, expect_size = options.expect_size,

@@ -1,0 +1,82 @@
+--- Hashes of what is sent to S3, and whether the store's answer agrees with them.
+
+local crypto = require "lunark.core.crypto"
+local sigv4 = require "providers.sign.sigv4"
+local sys = require "lunark.core.sys"
+
+local checks = {}
+
+local function hash(name, text)
+  return crypto.hex(crypto.digest(name, text))
+end
+
+--- Lower-case hex of a body's SHA-256. A part has it already when the store asked for it.
+---@param body string|lunark.Part|nil
+---@return string
+function checks.payload(body)
+  if body == nil then return sigv4.EMPTY_HASH end
+  if type(body) == "string" then return hash("sha256", body) end
+  return body.hash and body.hash.sha256 or hash("sha256", body:string())
+end
+
+--- The MD5 of a body as far as it is known.
+---@param body string|lunark.Part
+---@return string?
+function checks.md5(body)
+  if type(body) == "string" then return hash("md5", body) end
+  return body.hash and body.hash.md5
+end
+
+--- Bytes of a body.
+---@param body string|lunark.Part
+---@return integer
+function checks.size(body)
+  return type(body) == "string" and #body or body.size
+end
+
+--- An ETag without its quotes.
+---@param text string?
+---@return string?
+function checks.plain(text)
+  return text and text:match('^"?(.-)"?$')
+end
+
+--- The ETag that S3 makes of the parts' MD5s: nil where one is not known.
+---@param parts table list of {etag, md5}
+---@return string?
+function checks.of_parts(parts)
+  local digests = {}
+  for index, part in ipairs(parts) do
+    if not part.md5 or part.md5 ~= part.etag then return nil end
+    digests[index] = crypto.unhex(part.md5)
+  end
+  return hash("md5", table.concat(digests)) .. "-" .. #parts
+end
+
+-- Encrypted with a key of its own, an object's ETag is no MD5; nor is it where it has another form.
+local function is_md5(etag, headers)
+  local encryption = headers["x-amz-server-side-encryption"]
+  if encryption and encryption ~= "AES256" then return false end
+  if headers["x-amz-server-side-encryption-customer-algorithm"] then return false end
+  local digits, count = etag:match("^(%x+)(%-?%d*)$")
+  return digits ~= nil and #digits == 32, count
+end
+
+--- Compares the store's ETag with our MD5. Where one is not known, or the ETag is no MD5, there is nothing to say.
+---@param response table of lunark.http
+---@param etag string?
+---@param expected string?
+---@param what string for the message
+---@return true?
+---@return table? err kind corrupt, retryable
+function checks.etag(response, etag, expected, what)
+  if not expected or not etag or etag == expected then return true end
+  local comparable, count = is_md5(etag, response.headers)
+  if not comparable or count ~= expected:sub(33) then return true end
+  return nil, sys.error {
+    kind = "corrupt", op = "s3", retryable = true, request_id = response.request_id,
+    message = ("%s: the store reports MD5 %s, %s was sent"):format(what, etag, expected),
+  }
+end
+
+return checks

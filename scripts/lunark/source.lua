@@ -21,7 +21,9 @@ local PROGRAM = {
   timeout = true, grace = true, allow_empty = true, ok = true,
 }
 local STREAM = { stream = true }
-local PASSED = { "env", "clean_env", "cwd", "user", "group", "stdin", "timeout", "grace", "allow_empty", "ok" }
+local PASSED = {
+  "env", "clean_env", "cwd", "user", "group", "stdin", "timeout", "grace", "allow_empty", "ok",
+}
 
 local function misuse(message, ...)
   error(sys.error { kind = "usage", message = message:format(...) })

@@ -229,4 +229,22 @@ static inline const char *at(const struct server *server, const char *path, char
     return buffer;
 }
 
+/* The call failed in this way, retryable or not, with this text in its message. */
+static inline void assert_failed(const struct call *call, enum lk_kind kind, bool retryable,
+                                 const char *text)
+{
+    assert_null(call->response);
+    if (call->err.kind != kind || call->err.retryable != retryable ||
+        strstr(call->err.message, text) == NULL)
+        fail_msg("%s, retryable %d: %s", lk_kind_name(call->err.kind), call->err.retryable,
+                 call->err.message);
+}
+
+/* Options of a request; HTTP/2 as it comes. */
+#define OPTIONS(...)                                                                               \
+    &(struct lk_http_options)                                                                      \
+    {                                                                                              \
+        __VA_ARGS__, .http2 = -1                                                                   \
+    }
+
 #endif

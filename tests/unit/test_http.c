@@ -2,18 +2,6 @@
  * test_http.c - requests against a scripted server on loopback: what is sent, what comes back, how
  * it fails. */
 #include "http_server.h"
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <pthread.h>
-#include <sys/socket.h>
-
-#define OPTIONS(...)                                                                               \
-    &(struct lk_http_options)                                                                      \
-    {                                                                                              \
-        __VA_ARGS__, .http2 = -1                                                                   \
-    }
 
 static const struct lk_http_header *find(const struct lk_http_response *response, const char *name)
 {
@@ -32,17 +20,6 @@ static void assert_refused(struct fixture *f, const struct lk_http_options *opti
     if (strstr(err.message, text) == NULL)
         fail_msg("\"%s\" is not in: %s", text, err.message);
     assert_int_equal(lk_http_active(f->http), 0);
-}
-
-/* The call failed in this way, retryable or not, with this text in its message. */
-static void assert_failed(const struct call *call, enum lk_kind kind, bool retryable,
-                          const char *text)
-{
-    assert_null(call->response);
-    if (call->err.kind != kind || call->err.retryable != retryable ||
-        strstr(call->err.message, text) == NULL)
-        fail_msg("%s, retryable %d: %s", lk_kind_name(call->err.kind), call->err.retryable,
-                 call->err.message);
 }
 
 /* --- what is sent and what comes back --- */
@@ -405,44 +382,6 @@ static void broken_answers(void **state)
     lk_http_release(call.request);
 }
 
-static void nobody_there(void **state)
-{
-    struct fixture *f = *state;
-    struct call call;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(address);
-    char url[256];
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, len), 0); /* taken, not listened on */
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &len), 0);
-    snprintf(url, sizeof(url), "http://127.0.0.1:%d/x?secret=1", ntohs(address.sin_port));
-    do_call(f, &call, OPTIONS(.url = url));
-    assert_failed(&call, LK_NETWORK, true, "127.0.0.1");
-    assert_null(strstr(call.err.message, "secret"));
-    assert_non_null(strstr(call.err.hint, "check host and port"));
-    lk_http_release(call.request);
-
-    /* A full backlog: connections get no answer. */
-    int fill[8], filled = 0;
-    assert_int_equal(listen(fd, 0), 0);
-    for (; filled < 8; filled++) {
-        fill[filled] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        assert_true(connect(fill[filled], (struct sockaddr *)&address, len) == 0 ||
-                    errno == EINPROGRESS);
-    }
-    do_call(f, &call, OPTIONS(.url = url, .connect_ms = 300, .idle_ms = 100));
-    assert_failed(&call, LK_TIMEOUT, true, "no connection to 127.0.0.1:");
-    lk_http_release(call.request);
-    while (filled > 0)
-        close(fill[--filled]);
-    close(fd);
-
-    assert_int_equal(lk_caps_allow(f->caps, LK_CAP_NET, "nowhere.invalid", NULL), 0);
-    do_call(f, &call, OPTIONS(.url = "http://nowhere.invalid/", .connect_ms = 20000));
-    assert_failed(&call, LK_NETWORK, true, "nowhere.invalid");
-    lk_http_release(call.request);
-}
-
 static void cancelled(void **state)
 {
     struct fixture *f = *state;
@@ -494,184 +433,6 @@ static void outlived(void **state)
     assert_non_null(f->http);
 }
 
-/* --- proxies --- */
-
-static void proxies(void **state)
-{
-    struct fixture *f = *state;
-    struct call call;
-    char url[256];
-    start_server(&f->server, "[{\"times\": 0, \"body\": \"direct\"}]", NULL, NULL);
-    start_server(&f->other, "[{\"times\": 0, \"body\": \"by proxy\"}]", NULL, NULL);
-    setenv("http_proxy", f->other.url, 1);
-    do_call(f, &call, OPTIONS(.url = at(&f->server, "/env", url)));
-    assert_memory_equal(call.response->body, "by proxy", 8);
-    lk_http_release(call.request);
-    do_call(f, &call, OPTIONS(.url = at(&f->server, "/none", url), .proxy = "none"));
-    assert_memory_equal(call.response->body, "direct", 6);
-    lk_http_release(call.request);
-    unsetenv("http_proxy");
-    setenv("no_proxy", "*", 1);
-    do_call(f, &call, OPTIONS(.url = at(&f->server, "/given", url), .proxy = f->other.url));
-    assert_memory_equal(call.response->body, "by proxy", 8);
-    lk_http_release(call.request);
-    unsetenv("no_proxy");
-    char *log = server_log(&f->other);
-    assert_int_equal(count_in(log, "\"path\": \"http://127.0.0.1:"), 2);
-    free(log);
-}
-
-static void no_proxy_for_metadata(void **state)
-{
-    struct fixture *f = *state;
-    struct call call;
-    char url[256], map[256];
-    const char *resolve = map;
-    start_server(&f->server, "[{\"times\": 0, \"body\": \"direct\"}]", NULL, NULL);
-    start_server(&f->other, "[{\"times\": 0, \"body\": \"by proxy\"}]", NULL, NULL);
-    assert_int_equal(lk_caps_allow(f->caps, LK_CAP_NET, "*", NULL), 0);
-    setenv("http_proxy", f->other.url, 1);
-    snprintf(url, sizeof(url), "http://METADATA.google.internal:%d/", f->server.port);
-    snprintf(map, sizeof(map), "metadata.google.internal:%d:127.0.0.1", f->server.port);
-    do_call(f, &call, OPTIONS(.url = url, .resolve = &resolve, .resolve_count = 1));
-    assert_memory_equal(call.response->body, "direct", 6);
-    lk_http_release(call.request);
-    static const char *const addresses[] = {"http://169.254.169.254/", "http://0xa9fea9fe/",
-                                            "http://169.254.170.2/", "http://169.254.170.23/",
-                                            "http://[fd00:ec2:0::254]/"};
-    for (int i = 0; i < 5; i++) {
-        do_call(
-            f, &call,
-            OPTIONS(.url = addresses[i], .connect_ms = 200, .proxy = i == 0 ? f->other.url : NULL));
-        if (call.response != NULL && call.response->body_len == 8)
-            assert_memory_not_equal(call.response->body, "by proxy", 8);
-        lk_http_release(call.request);
-    }
-    unsetenv("http_proxy");
-    assert_int_equal(count_in_log(&f->other, "\n"), 0);
-}
-
-/* --- TLS --- */
-
-/* Runs a shell command, fixed here, in a directory. */
-static void in_directory(const char *directory, const char *command)
-{
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-        if (chdir(directory) == 0 && dup2(null, 2) == 2 && dup2(null, 1) == 1)
-            execl("/bin/sh", "sh", "-c", command, NULL);
-        _exit(127);
-    }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-}
-
-static void make_certificates(const char *dir)
-{
-    in_directory(dir, "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes "
-                      "-keyout ca.key -out ca.pem"
-                      " -days 2 -subj '/CN=lunark test CA'");
-    in_directory(dir, "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "
-                      "host.key -out host.csr"
-                      " -subj '/CN=127.0.0.1'");
-    in_directory(dir, "echo subjectAltName=IP:127.0.0.1 > ext && openssl x509 -req -in host.csr "
-                      "-CA ca.pem -CAkey ca.key"
-                      " -CAcreateserial -out host.pem -days 2 -extfile ext");
-}
-
-static void tls(void **state)
-{
-    struct fixture *f = *state;
-    struct call call;
-    char url[256], dir[] = "/tmp/lunark-tls.XXXXXX", ca[64], cert[64], key[64];
-    assert_non_null(mkdtemp(dir));
-    make_certificates(dir);
-    snprintf(ca, sizeof(ca), "%s/ca.pem", dir);
-    snprintf(cert, sizeof(cert), "%s/host.pem", dir);
-    snprintf(key, sizeof(key), "%s/host.key", dir);
-    start_server(&f->server, "[{\"times\": 0, \"body\": {\"echo\": true}}]", cert, key);
-    assert_int_equal(lk_caps_allow(f->caps, LK_CAP_NET, "localhost", NULL), 0);
-
-    for (int i = 0; i < 2; i++) { /* the second one on the connection of the first */
-        do_call(f, &call,
-                OPTIONS(.method = "PUT", .url = at(&f->server, "/", url), .body = "tls",
-                        .body_len = 3, .ca_file = ca));
-        assert_non_null(call.response);
-        assert_memory_equal(call.response->body, "tls", 3);
-        lk_http_release(call.request);
-    }
-    assert_int_equal(count_in_log(&f->server, "\"connection\": 1"), 2);
-    unsetenv("CURL_CA_BUNDLE");
-    unsetenv("SSL_CERT_FILE");
-    unsetenv("SSL_CERT_DIR");
-    do_call(f, &call, OPTIONS(.url = at(&f->server, "/", url)));
-    assert_failed(&call, LK_NETWORK, false, "certificate");
-    assert_non_null(strstr(call.err.hint, "ca_file"));
-    lk_http_release(call.request);
-    static const char *const names[] = {"CURL_CA_BUNDLE", "SSL_CERT_FILE"};
-    for (int i = 0; i < 2; i++) {
-        setenv(names[i], ca, 1);
-        do_call(f, &call, OPTIONS(.url = at(&f->server, "/", url)));
-        assert_non_null(call.response);
-        lk_http_release(call.request);
-        unsetenv(names[i]);
-    }
-    snprintf(url, sizeof(url), "https://localhost:%d/", f->server.port);
-    do_call(f, &call, OPTIONS(.url = url, .ca_file = ca));
-    assert_failed(&call, LK_NETWORK, false, "localhost");
-    lk_http_release(call.request);
-    do_call(f, &call, OPTIONS(.url = url, .insecure = true));
-    assert_non_null(call.response);
-    lk_http_release(call.request);
-    do_call(f, &call, OPTIONS(.url = at(&f->server, "/", url), .ca_file = "/nonexistent/ca.pem"));
-    assert_failed(&call, LK_NETWORK, false, "/nonexistent/ca.pem");
-    lk_http_release(call.request);
-    in_directory(dir, "rm -f ca.key ca.pem ca.srl host.key host.csr host.pem ext");
-    assert_int_equal(rmdir(dir), 0);
-}
-
-/* --- several runtimes, each in its thread: no assertions off the main one --- */
-
-static void *one_runtime(void *arg)
-{
-    struct fixture f = {.server = *(struct server *)arg};
-    struct call call;
-    char url[256];
-    f.loop = lk_loop_new(NULL);
-    f.caps = lk_caps_new(NULL);
-    f.http = lk_http_new(f.loop, f.caps, NULL);
-    if (f.http == NULL || lk_caps_allow(f.caps, LK_CAP_NET, "*", NULL) < 0)
-        return arg;
-    int right = 0;
-    for (int i = 0; i < 20; i++) {
-        struct lk_http_options options = {.url = at(&f.server, "/t", url), .http2 = -1};
-        do_call(&f, &call, &options);
-        right += call.response != NULL && call.response->body_len == 2;
-        lk_http_release(call.request);
-    }
-    lk_http_free(f.http);
-    lk_loop_free(f.loop);
-    lk_caps_free(f.caps);
-    return right == 20 ? NULL : arg;
-}
-
-static void runtimes_in_threads(void **state)
-{
-    struct fixture *f = *state;
-    pthread_t threads[4];
-    void *failed;
-    start_server(&f->server, "[{\"times\": 0, \"body\": \"ok\"}]", NULL, NULL);
-    for (int i = 0; i < 4; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, one_runtime, &f->server), 0);
-    for (int i = 0; i < 4; i++) {
-        assert_int_equal(pthread_join(threads[i], &failed), 0);
-        assert_null(failed);
-    }
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -689,13 +450,8 @@ int main(void)
         TEST(dead_connection),
         TEST(many_at_once),
         TEST(broken_answers),
-        TEST(nobody_there),
         TEST(cancelled),
         TEST(outlived),
-        TEST(proxies),
-        TEST(no_proxy_for_metadata),
-        TEST(tls),
-        TEST(runtimes_in_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,11 +4,6 @@
 #include "crypto.h"
 #include "http_server.h"
 
-#define OPTIONS(...)                                                                               \
-    &(struct lk_http_options)                                                                      \
-    {                                                                                              \
-        __VA_ARGS__, .http2 = -1                                                                   \
-    }
 #define LARGE ((uint64_t)200 << 20)
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

@@ -28,6 +28,13 @@ local function is_private(name)
   return name:find("^%..+%.lunark$") ~= nil or name:find("^%..+%.lunark%-%d+%-%x+%.tmp$") ~= nil
 end
 
+-- What the root is without links, once it is there.
+function Store:settle()
+  if self.settled then return end
+  local real = self.file.realpath(self.root == "" and "/" or self.root)
+  if real then self.real, self.settled = real == "/" and "" or real, true end
+end
+
 -- The file of a key, refused where it would leave the root: by its components, and by links on its
 -- way.
 function Store:locate(key)
@@ -43,6 +50,7 @@ function Store:locate(key)
   local path = self.root .. "/" .. key
   local parent = self.file.dirname(path)
   local real = self.file.realpath(parent)
+  self:settle()
   if real and real ~= self.real and real:sub(1, #self.real + 1) ~= self.real .. "/" then
     return failed("denied", ("%s: a link leads out of %s, to %s"):format(path, self.root, real))
   end

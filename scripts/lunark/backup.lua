@@ -289,6 +289,18 @@ local function publish_all(job, record, stores, done)
   end)
 end
 
+-- What is left of an item that no store has: the source failed, or each store did.
+local function lost(job, name, key, stores, err)
+  local result = { item = name, ok = false, key = key, targets = {}, err = err }
+  for i, sent in ipairs(err.targets or {}) do
+    result.targets[i] = { ok = false, stored = false, err = sent.err, url = stores[i]:describe() }
+  end
+  if #result.targets == 0 then
+    job:failed(name, err)
+  end
+  return result
+end
+
 -- One attempt to save. Returns the result, or nil and "conflict" when another run took the key.
 local function attempt(job, name, given, stores)
   local started = sys.clock()
@@ -314,8 +326,7 @@ local function attempt(job, name, given, stores)
     if err.kind == "conflict" then
       return nil, err
     end
-    job:failed(name, err)
-    return { item = name, ok = false, key = key, targets = {}, err = err }
+    return lost(job, name, key, stores, err)
   end
   local record = record_of(job, name, opened, seconds, key, done, started)
   say_warnings(record)
@@ -386,8 +397,8 @@ function Job:save(name, given)
   for _ = 1, backup.CONFLICT_TRIES do
     local stores = table.move(self.stores, 1, #self.stores, 1, {})
     result, err = attempt(self, name, given, stores)
-    local lost = not result or all_conflict(result)
-    if not lost or given.stream or given.stdin then
+    local taken = not result or all_conflict(result)
+    if not taken or given.stream or given.stdin then
       break
     end
     log.info("another run has taken the key; reading again for the next one", { item = name })

@@ -119,9 +119,6 @@ local function copy(store, from, to, meta)
   local body <close> = stream
   local done
   done, err = transfer.upload(body, { { store = store, key = to, meta = meta } })
-  if done and not done.targets[1].ok then
-    return nil, done.targets[1].err
-  end
   return done and true, err
 end
 

@@ -284,9 +284,13 @@ local function report(lanes, parts, count)
     stored = stored or ok
     if lane.err and lane.err.kind == "conflict" then conflict = conflict or lane.err end
   end
-  if not stored and conflict then return nil, conflict end
+  if not stored then
+    local err = conflict or lanes[1].err
+    err.targets = result.targets
+    return nil, err
+  end
   result.bytes = parts:bytes()
-  result.sha256 = stored and parts:total().sha256 or nil
+  result.sha256 = parts:total().sha256
   return result
 end
 
@@ -296,8 +300,9 @@ end
 ---@param stream lunark.Stream moved
 ---@param targets lunark.transfer.Target[]
 ---@param given lunark.transfer.Options?
----@return lunark.transfer.Result? when at least one read was done; look at each target's `ok`
----@return table? err of the source, of the options, or conflict when no target took it and the key was taken
+---@return lunark.transfer.Result? when at least one target has it; look at each target's `ok`
+---@return table? err of the source, of the options, or of a target when none has it (conflict where a
+--- key was taken); its `targets` then has what became of each
 function transfer.upload(stream, targets, given)
   local options = given or {}
   for key in pairs(options) do

@@ -184,7 +184,8 @@ static void tls(void **state)
     snprintf(cert, sizeof(cert), "%s/host.pem", dir);
     snprintf(key, sizeof(key), "%s/host.key", dir);
     start_server(&f->server,
-                 "[{\"match\": {\"path\": \"found\"}, \"times\": 0, \"body\": \"found\"},"
+                 "[{\"match\": {\"path\": \"break\"}, \"read\": 1000, \"drop\": \"reset\"},"
+                 " {\"match\": {\"path\": \"found\"}, \"times\": 0, \"body\": \"found\"},"
                  " {\"times\": 0, \"body\": {\"echo\": true}}]",
                  cert, key);
     assert_int_equal(lk_caps_allow(f->caps, LK_CAP_NET, "localhost", NULL), 0);
@@ -198,6 +199,15 @@ static void tls(void **state)
         lk_http_release(call.request);
     }
     assert_int_equal(count_in_log(&f->server, "\"connection\": 1"), 2);
+    /* Writing on after a reset must not end the process with SIGPIPE. */
+    char *body = calloc(1, 8 << 20);
+    assert_non_null(body);
+    do_call(f, &call,
+            OPTIONS(.method = "PUT", .url = at(&f->server, "/break", url), .body = body,
+                    .body_len = 8 << 20, .ca_file = ca));
+    assert_failed(&call, LK_NETWORK, true, "/break");
+    lk_http_release(call.request);
+    free(body);
     probe("LUNARK_TEST", "", at(&f->server, "/", url), "certificate", "", "");
     probe("CURL_CA_BUNDLE", ca, at(&f->server, "/found", url), "found", "", "");
     probe("SSL_CERT_FILE", ca, at(&f->server, "/found", url), "found", "", "");

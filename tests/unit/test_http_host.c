@@ -94,10 +94,14 @@ static void probe(const char *name, const char *value, const char *url, const ch
         if (strncmp(environ[i], "CURL_CA_", 8) != 0 && strncmp(environ[i], "SSL_CERT_", 9) != 0)
             env[used++] = environ[i];
     env[used] = variable;
+    char program[512];
+    ssize_t len = readlink("/proc/self/exe", program, sizeof(program) - 1);
+    assert_true(len > 0);
+    program[len] = '\0';
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
-        execve("/proc/self/exe", (char *const *)(uintptr_t)argv, (char *const *)(uintptr_t)env);
+        execve(program, (char *const *)(uintptr_t)argv, (char *const *)(uintptr_t)env);
         _exit(127);
     }
     int status;

@@ -62,7 +62,7 @@ local function is_md5(etag, headers)
   return digits ~= nil and #digits == 32, count
 end
 
---- Compares the store's ETag with our MD5. Where one is not known, or the ETag is no MD5, there is nothing to say.
+--- Compares the store's ETag with our MD5. Where one is not known, or the ETag is no MD5, nothing is said.
 ---@param response table of lunark.http
 ---@param etag string?
 ---@param expected string?

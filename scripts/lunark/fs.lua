@@ -27,10 +27,9 @@ local HINTS = {
   [errno.EROFS] = "the file system is mounted read-only",
 }
 
--- What luaposix says ("path: No such file or directory") as an error.
+-- What the system says as an error; luaposix puts the path or its own function's name before it.
 local function failure(op, path, message, code)
-  local reason = tostring(message or "unknown error")
-  if path ~= "" and reason:sub(1, #path + 2) == path .. ": " then reason = reason:sub(#path + 3) end
+  local reason = code and errno.errno(code) or tostring(message or "unknown error")
   return nil, sys.error {
     kind = KINDS[code] or "io", op = "fs." .. op, code = code,
     message = ("%s: %s"):format(path, reason:sub(1, 1):lower() .. reason:sub(2)), hint = HINTS[code],

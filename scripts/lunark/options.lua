@@ -68,7 +68,8 @@ function convert.secret(value)
 end
 
 function convert.integer(value)
-  local number = math.tointeger(value) or (type(value) == "string" and math.tointeger(tonumber(value, 10)))
+  local text = type(value) == "string" and value:find("^%-?%d+$")
+  local number = (text or type(value) == "number") and math.tointeger(tonumber(value))
   if not number then return nil, "a whole number" end
   return number
 end

@@ -102,7 +102,7 @@ class Http(Case):
         for fault in ({"reset_after": 9000000}, {"close_after": 9000000}):
             url, log = self.between(
                 {"match": {"method": "GET", "path": r"\.tar\.gz"}, "forward": True, **fault})
-            result = self.lunark("restore", "--from", url, "--into", self.path("cut", *fault), env=self.server.env(),
+            result = self.lunark("restore", "--from", url, "--into", self.path("cut-" + "".join(fault)), env=self.server.env(),
                                  status=1)
             self.assertEqual(1, len(self.logged(log, step=0)))
             self.assertRegex(result.stderr, r"GET http://127\.0\.0\.1:\d+/lunark-test/p/n/n-\S+\.tar\.gz: \w+")

@@ -308,10 +308,10 @@ end
 --- Deletes objects. One that is not there is no failure.
 ---@param keys string|string[]
 ---@return true?
----@return table? err the first; `errors` has all by key
+---@return table? err of several keys, `errors` has each one's by key
 function Store:delete(keys)
   if type(keys) == "string" then keys = { keys } end
-  local errors, first = {}, nil
+  local errors, first, count = {}, nil, 0
   for start = 1, #keys, BATCH do
     local batch = {}
     for index = start, math.min(start + BATCH - 1, #keys) do batch[#batch + 1] = self:full(keys[index]) end
@@ -320,14 +320,19 @@ function Store:delete(keys)
     if not failed then return nil, err end
     for _, key in ipairs(batch) do
       if failed[key] then
-        first = first or failed[key]
+        first, count = first or failed[key], count + 1
         errors[key:sub(#self.prefix + 1)] = failed[key]
       end
     end
   end
   if not first then return true end
-  first.errors = errors
-  return nil, first
+  if #keys == 1 then return nil, first end
+  local err = sys.error {
+    kind = first.kind, op = first.op, cause = first, hint = first.hint,
+    message = ("%d of %d keys could not be deleted; %s"):format(count, #keys, first.message),
+  }
+  err.errors = errors
+  return nil, err
 end
 
 --- Copies inside of the store; the bytes don't pass through here. Only when `store:can("copy")`.

@@ -130,7 +130,9 @@ end
 function Lane:fail(err)
   if self.err then return end
   self.err = err
-  log.warn(("%s: %s"):format(self.store:describe(), err.message), { key = self.target.key, kind = err.kind })
+  -- The caller hears of it in the end; where others go on, that may be long after.
+  local say = self.alone and log.debug or log.warn
+  say(("%s: %s"):format(self.store:describe(), err.message), { key = self.target.key, kind = err.kind })
   if self.sending == 0 then self:abort() end
 end
 
@@ -315,7 +317,10 @@ function transfer.upload(stream, targets, given)
   local plan, err = transfer.plan(targets, options)
   if not plan then return nil, err end
   local lanes = {}
-  for index, target in ipairs(targets) do lanes[index] = new_lane(target, plan) end
+  for index, target in ipairs(targets) do
+    lanes[index] = new_lane(target, plan)
+    lanes[index].alone = #targets == 1
+  end
   local _ <close> = setmetatable({}, { __close = function()
     task.shield(function()
       for _, lane in ipairs(lanes) do lane:close() end

@@ -13,7 +13,7 @@ local archive = {}
 ---@class lunark.archive.Options
 ---@field roots (string|lunark.archive.Root)[] what to archive; a root that is missing is an error
 ---@field exclude string[]|nil patterns as in tar --exclude: not anchored, `*` matches `/` too
----@field exclude_caches boolean|nil of directories with a valid CACHEDIR.TAG keep only the tag, default false
+---@field exclude_caches boolean|nil keep only the tag of directories with a CACHEDIR.TAG, default false
 ---@field one_file_system boolean|nil leave out what is mounted below a root, default false
 ---@field level string|integer|nil "fast", "balanced", "best", "none" or 1 to 12, default "balanced"
 ---@field engine string|nil "auto", "zlib", "libdeflate" or "isal", default "auto"

@@ -41,7 +41,7 @@ static void archives_of_others(void **state)
     struct world *w = *state;
     struct extraction e;
     must(w->dir,
-         "python3 \"$T\" make tree && rm 'tree/far future' &&"
+         "python3 \"$T\" make tree && rm tree/far* tree/zz*symlink &&"
          "find tree -exec touch -h -d @1700000000 {} + && python3 \"$T\" tree tree tree > want");
     static const char *const commands[] = {
         "tar --format=gnu --sort=name -cf a.tar tree",

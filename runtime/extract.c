@@ -17,6 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { CLOCK_WAIT_MS = 20 };
+
 /* --- libarchive's side --- */
 
 static la_ssize_t read_input(struct archive *archive, void *arg, const void **data)
@@ -88,18 +90,34 @@ static int drain(struct lk_extract *x)
 
 /* --- the stage --- */
 
-/* The clock that new files beneath the target get their times from, which may not be this
- * machine's. */
-static void read_clock(struct lk_extract *x)
+/* The time that a new file beneath the target gets now, which may not be by this machine's clock.
+ */
+static struct timespec target_clock(const struct lk_extract *x)
 {
     struct stat st;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
     int fd = openat(x->into, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
     if (fd >= 0 && fstat(fd, &st) == 0)
-        x->began = st.st_ctim;
-    else
-        clock_gettime(CLOCK_REALTIME_COARSE, &x->began);
+        now = st.st_ctim;
     if (fd >= 0)
         close(fd);
+    return now;
+}
+
+/* What is made from now on is told from what was there by its time, so that clock must have moved
+ * on: a tick is 4 ms. Where its steps are coarser than CLOCK_WAIT_MS, what was made in the same
+ * step counts as ours. */
+static void read_clock(struct lk_extract *x)
+{
+    struct timespec start = target_clock(x), pause = {.tv_nsec = 1000000};
+    x->began = start;
+    for (int i = 0; i < CLOCK_WAIT_MS && !x->overwrite; i++) {
+        if (x->began.tv_sec != start.tv_sec || x->began.tv_nsec != start.tv_nsec)
+            break;
+        nanosleep(&pause, NULL);
+        x->began = target_clock(x);
+    }
 }
 
 static int set_up(struct lk_extract *x)

@@ -260,6 +260,7 @@ struct handle {
     struct lk_op op; /* first: the task layer gives it back */
     struct job *job;
     struct lk_extract *extract; /* NULL for an estimate */
+    bool ended;                 /* the stage's end has arrived on the loop */
 };
 
 /* Shared by handle (loop thread) and stage. The stage posts the event once; if the handle has gone
@@ -285,6 +286,7 @@ static void free_job(struct job *job)
 static void job_delivered(struct lk_event *event)
 {
     struct job *job = (struct job *)event;
+    job->handle->ended = true;
     lk_op_done(&job->handle->op);
 }
 
@@ -457,6 +459,8 @@ static int extract_wait(lua_State *L)
 {
     struct handle *handle = check_extract(L, "extract:wait");
     lua_settop(L, 1);
+    if (handle->ended) /* also when it is asked again */
+        return extract_results(L, &handle->op);
     return lk_task_park(L, 1, &handle->op);
 }
 

@@ -39,7 +39,7 @@ local archive = {}
 ---@field members integer gzip members with data
 ---@field unreadable integer what could not be read
 ---@field warning_count integer
----@field warnings table[] {path, kind, message}, the first 1,000; kind: changed, vanished, unreadable, skipped
+---@field warnings table[] {path, kind, message}, 1,000 at most; kind: changed vanished unreadable skipped
 
 --- Makes an archive of paths; reading begins with its stream.
 ---@param options lunark.archive.Options
@@ -57,7 +57,7 @@ end
 
 ---@class lunark.Extract
 ---@field progress fun(self): table {bytes, files} written so far
----@field wait fun(self): table|nil, table|nil parks; {files, directories, links, others, bytes, warnings, warning_count}
+---@field wait fun(self): table|nil, table|nil parks; a Result without members and unreadable
 ---@field close fun(self) cancels
 
 --- Extracts a tar, or a tar in gzip, beneath a directory. Members that would leave it are refused.

@@ -5,6 +5,9 @@
   tree DIR NAME      one line for each entry below DIR, as member NAME/...
   tar FILE           the same lines from a tar file, by Python's tarfile
   make DIR           a tree with everything that an archive can hold
+  deep DIR           600 directories in each other, a file "zz" in each
+  check-deep DIR     fails if DIR is not such a tree
+  list-deep FILE     fails if the tar file does not hold such a tree, as "tree", in order
   hostile KIND FILE  a tar file that tries to leave its target
 """
 import hashlib
@@ -140,6 +143,40 @@ def make(top):
     os.utime(top, ns=(1600000000000000001, 1600000000000000001))
 
 
+LEVELS = ["level %03d 4567" % i for i in range(600)]
+
+
+def deep(top):
+    os.mkdir(top)
+    os.chdir(top)
+    for i, name in enumerate(LEVELS):
+        os.mkdir(name)
+        with open("zz", "w") as file:
+            file.write(str(i))
+        os.utime("zz", ns=(5, i))
+        os.chdir(name)
+
+
+def check_deep(top):
+    os.chdir(top)
+    for i, name in enumerate(LEVELS):
+        with open("zz") as file:
+            assert file.read() == str(i)
+        assert os.stat("zz").st_mtime_ns == i
+        os.chdir(name)
+
+
+def list_deep(file):
+    path, directories, files = "tree", ["tree"], []
+    for name in LEVELS:
+        files.append(path + "/zz")
+        path += "/" + name
+        directories.append(path)
+    assert len(path) > 5000
+    with tarfile.open(file) as archive:
+        assert archive.getnames() == directories + files[::-1]
+
+
 def hostile(kind, file):
     with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as archive:
 
@@ -186,6 +223,12 @@ def main():
         print("\n".join(tar(os.fsdecode(args[0]))))
     elif command == b"make":
         make(args[0])
+    elif command == b"deep":
+        deep(args[0])
+    elif command == b"check-deep":
+        check_deep(args[0])
+    elif command == b"list-deep":
+        list_deep(os.fsdecode(args[0]))
     elif command == b"hostile":
         hostile(os.fsdecode(args[0]), os.fsdecode(args[1]))
     else:

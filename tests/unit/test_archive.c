@@ -130,10 +130,7 @@ static void deep_tree(void **state)
 {
     struct world *w = *state;
     struct one_root one;
-    must(w->dir, "python3 -c '\nimport os\nos.mkdir(\"tree\"); os.chdir(\"tree\")\n"
-                 "for i in range(600):\n os.mkdir(\"level %%03d 4567\" %% i); open(\"zz\", "
-                 "\"w\").write(str(i));"
-                 " os.chdir(\"level %%03d 4567\" %% i)\nopen(\"bottom\", \"w\").write(\"here\")'");
+    must(w->dir, "python3 \"$T\" deep tree");
     struct rlimit old, few = {.rlim_cur = 60, .rlim_max = 60};
     getrlimit(RLIMIT_NOFILE, &old);
     few.rlim_max = old.rlim_max;
@@ -141,14 +138,10 @@ static void deep_tree(void **state)
     struct lk_archive *archive = archive_to(w, one_root(&one, w, "tree"), "a.tar");
     setrlimit(RLIMIT_NOFILE, &old);
     assert_int_equal(lk_archive_result(archive)->warning_count, 0);
-    assert_int_equal(lk_archive_result(archive)->files, 601);
+    assert_int_equal(lk_archive_result(archive)->files, 600);
     assert_int_equal(lk_archive_result(archive)->directories, 601);
     lk_archive_unref(archive);
-    must(w->dir, "python3 -c '\nimport tarfile\nnames = tarfile.open(\"a.tar\").getnames()\n"
-                 "p = \"tree\"\nwant = [p]\nlevels = []\nfor i in range(600):\n"
-                 " levels.append(p + \"/zz\"); p += \"/level %%03d 4567\" %% i; want.append(p)\n"
-                 "want += [p + \"/bottom\"] + levels[::-1]\nassert names == want, "
-                 "names[-5:]\nassert len(p) > 5000'");
+    must(w->dir, "python3 \"$T\" list-deep a.tar");
 }
 
 /* --- what is left out --- */

@@ -189,7 +189,7 @@ function Store:put(key, body, meta, how)
   response, err = self:send { op = "put", method = "PUT", key = key, headers = headers, body = body }
   if not response then
     if self:without_conditions(err, headers) then return self:put(key, body, meta) end
-    if err.status == 412 and (how.attempt or 1) > 1 then return self:written_before(key, body, err) end
+    if err.status == 412 then return self:written_before(key, body, err) end
     return nil, err
   end
   local etag = checks.plain(response.headers["etag"])
@@ -404,7 +404,7 @@ function Store:begin(key, meta, how)
     return strange("begin", "%s: the store gives no upload id", key)
   end
   return setmetatable({
-    store = self, key = key, id = id, exclusive = how and how.exclusive, finishing = 0,
+    store = self, key = key, id = id, exclusive = how and how.exclusive,
   }, Upload)
 end
 
@@ -443,15 +443,16 @@ function Upload:copy(number, key, first, last, etag)
 end
 
 -- An earlier attempt may have been done, its answer lost: the object is there then, as it was sent.
-local function finished_before(self, size, etag, err)
-  local info = self.store:head(self.key)
+-- The first one that is seen here may be such a second one: libcurl sends again by itself when a kept
+-- connection turns out to be closed.
+local function finished_before(self, size, parts, err)
+  local info, etag = self.store:head(self.key), checks.of_parts(parts, true)
   if info and info.size == size and etag and info.etag == etag then return info end
   return nil, err
 end
 
 --- Makes the parts one object, which is visible from then on.
 function Upload:finish(parts)
-  self.finishing = self.finishing + 1
   local lines, size = { '<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">' }, 0
   for number, part in ipairs(parts) do
     size = size + part.size
@@ -469,8 +470,8 @@ function Upload:finish(parts)
   }
   if not root then
     if store:without_conditions(err, headers) then return self:finish(parts) end
-    if self.finishing > 1 and (err.code == "NoSuchUpload" or err.status == 412) then
-      return finished_before(self, size, etag, err)
+    if err.code == "NoSuchUpload" or err.status == 412 then
+      return finished_before(self, size, parts, err)
     end
     return nil, err
   end

@@ -46,7 +46,8 @@ role_arn = arn:aws:iam::1:role/x
 local HOME = { ["/h/.aws/credentials"] = CREDENTIALS, ["/h/.aws/config"] = CONFIG }
 
 local function keys_of(found)
-  return { found.access_key_id, found.secret_access_key:reveal(), found.session_token and found.session_token:reveal() }
+  local token = found.session_token
+  return { found.access_key_id, found.secret_access_key:reveal(), token and token:reveal() }
 end
 
 function TestAws.test_environment_comes_first()
@@ -59,14 +60,17 @@ function TestAws.test_environment_comes_first()
 end
 
 function TestAws.test_files()
-  lu.assertEquals(keys_of(assert(aws.find(machine({ HOME = "/h" }, HOME)))), { "AKDEFAULT", "default/secret+x=" })
-  local found = assert(aws.find(machine({ HOME = "/h", AWS_PROFILE = "prod" }, HOME)))
+  local found = assert(aws.find(machine({ HOME = "/h" }, HOME)))
+  lu.assertEquals(keys_of(found), { "AKDEFAULT", "default/secret+x=" })
+  found = assert(aws.find(machine({ HOME = "/h", AWS_PROFILE = "prod" }, HOME)))
   lu.assertEquals(keys_of(found), { "AKPROD", "prodsecret", "token" })
   lu.assertEquals(found.source, "AWS profile 'prod'")
 end
 
 function TestAws.test_a_chosen_profile_beats_the_environment()
-  local env = { HOME = "/h", AWS_ACCESS_KEY_ID = "AKENV", AWS_SECRET_ACCESS_KEY = "s", AWS_PROFILE = "default" }
+  local env = {
+    HOME = "/h", AWS_ACCESS_KEY_ID = "AKENV", AWS_SECRET_ACCESS_KEY = "s", AWS_PROFILE = "default",
+  }
   lu.assertEquals(assert(aws.find(machine(env, HOME, "prod"))).access_key_id, "AKPROD")
   lu.assertEquals(assert(aws.find(machine(env, HOME))).access_key_id, "AKENV")
 end
@@ -116,8 +120,9 @@ function TestAws.test_profile_that_is_not_there()
 end
 
 function TestAws.test_ways_that_are_not_supported_are_named()
-  lu.assertStrContains(refusal(machine({ HOME = "/h" }, HOME, "sso")).message, "sso_start_url, which is not supported")
-  lu.assertStrContains(refusal(machine({ HOME = "/h" }, HOME, "with space")).message, "role_arn")
+  local env = { HOME = "/h" }
+  lu.assertStrContains(refusal(machine(env, HOME, "sso")).message, "sso_start_url, which is not supported")
+  lu.assertStrContains(refusal(machine(env, HOME, "with space")).message, "role_arn")
 end
 
 function TestAws.test_the_chain_can_be_extended()

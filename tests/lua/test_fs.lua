@@ -114,7 +114,9 @@ end
 
 function TestFs.test_what_is_not_there()
   local path = dir .. "/missing"
-  for _, name in ipairs { "stat", "lstat", "readdir", "unlink", "rmdir", "readlink", "realpath", "read_text" } do
+  for _, name in ipairs {
+    "stat", "lstat", "readdir", "unlink", "rmdir", "readlink", "realpath", "read_text",
+  } do
     local found, err = fs[name](path)
     lu.assertNil(found, name)
     lu.assertEquals(err.kind, "not_found", name)

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- providers/sign/sigv4.lua against published signatures: the examples of the S3 documentation ("Signature
 -- calculations", examplebucket, 2013-05-24) and AWS's Signature Version 4 test suite (2015-08-30).
+-- luacheck: no max line length
 local lu = require "luaunit"
 local crypto = require "lunark.core.crypto"
 local sigv4 = require "providers.sign.sigv4"

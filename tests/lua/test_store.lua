@@ -34,8 +34,8 @@ function store:delete() return {} end
 return { api = 1, name = "own", schemes = { "own" }, options = { speed = { "integer", default = 3 } },
   open = function(url, options, ctx)
     store.none = function(key)
-      return require "lunark.core.sys".error { kind = "not_found", message = key .. text .. options.speed .. url.host
-        .. type(ctx.http.request) .. type(ctx.file) }
+      local message = key .. text .. options.speed .. url.host .. type(ctx.http.request) .. type(ctx.file)
+      return require "lunark.core.sys".error { kind = "not_found", message = message }
     end
     return store
   end }
@@ -101,9 +101,10 @@ function TestProvider.test_wrong_files()
       "unknown feature 'rang', did you mean 'range'?",
     ["return { api = 1, name = 'x', schemes = { 'x' }, open = print, features = { copy = 1 } }"] =
       "feature 'copy' is a number, a boolean expected",
-    ["return { api = 1, name = 'x', schemes = { 'x' }, open = print, features = { multipart = { mn = 1 } } }"] =
+    ["return { api = 1, name = 'x', schemes = {'x'}, open = print, features = { multipart = { mn = 1 } } }"] =
       "unknown multipart feature 'mn'",
-    ["return { api = 1, name = 'x', schemes = { 'x' }, open = print, options = { a = { 'text' } } }"] = "option 'a'",
+    ["return { api = 1, name = 'x', schemes = { 'x' }, open = print, options = { a = { 'text' } } }"] =
+      "option 'a'",
     ["return {"] = "expected",
     ["error 'at load'"] = "at load",
     ["require 'lunark.exec'"] = "module 'lunark.exec' is not for providers",
@@ -125,7 +126,8 @@ function TestProvider.test_stores_are_checked()
   local s, err = store.open "half://x"
   lu.assertNil(s)
   lu.assertEquals(err.message, ("provider %s: the store has no function 'get'"):format(path))
-  write_provider("half", (WHOLE:gsub('"own"', '"half"', 2):gsub("options =", "features = { copy = true }, options =")))
+  local half = WHOLE:gsub('"own"', '"half"', 2):gsub("options =", "features = { copy = true }, options =")
+  write_provider("half", half)
   write_provider("sign/words", "return ''")
   s, err = store.open "half://x"
   lu.assertNil(s)
@@ -260,14 +262,16 @@ function TestStore.test_addresses_of_buckets()
     local s = assert(store.open(text, keys))
     return { s.inner:address(key) }
   end
-  lu.assertEquals(address("s3://bucket?region=eu-west-1", "a b/ü"),
-    { "bucket.s3.eu-west-1.amazonaws.com", "/a%20b/%C3%BC" })
-  lu.assertEquals(address("s3://bucket?region=eu-west-1"), { "bucket.s3.eu-west-1.amazonaws.com", "/" })
-  lu.assertEquals(address("s3://with.dots?region=us-east-1", "k"), { "s3.us-east-1.amazonaws.com", "/with.dots/k" })
-  lu.assertEquals(address("s3://bucket?region=cn-north-1", "k"), { "bucket.s3.cn-north-1.amazonaws.com.cn", "/k" })
-  lu.assertEquals(address("s3://bucket?endpoint=http://127.0.0.1:9000", "k"), { "127.0.0.1:9000", "/bucket/k" })
-  lu.assertEquals(address("s3://bucket?endpoint=https://h/base/&path_style=no", "k"), { "bucket.h", "/base/k" })
-  lu.assertEquals(address("s3://bucket?region=us-east-1&path_style=yes"), { "s3.us-east-1.amazonaws.com", "/bucket" })
+  local function check(text, key, host, path)
+    lu.assertEquals(address(text, key), { host, path }, text)
+  end
+  check("s3://bucket?region=eu-west-1", "a b/ü", "bucket.s3.eu-west-1.amazonaws.com", "/a%20b/%C3%BC")
+  check("s3://bucket?region=eu-west-1", nil, "bucket.s3.eu-west-1.amazonaws.com", "/")
+  check("s3://with.dots?region=us-east-1", "k", "s3.us-east-1.amazonaws.com", "/with.dots/k")
+  check("s3://bucket?region=cn-north-1", "k", "bucket.s3.cn-north-1.amazonaws.com.cn", "/k")
+  check("s3://bucket?endpoint=http://127.0.0.1:9000", "k", "127.0.0.1:9000", "/bucket/k")
+  check("s3://bucket?endpoint=https://h/base/&path_style=no", "k", "bucket.h", "/base/k")
+  check("s3://bucket?region=us-east-1&path_style=yes", nil, "s3.us-east-1.amazonaws.com", "/bucket")
 end
 
 function TestStore.test_last_remove_the_script_directory()

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- lunark.transfer against stores in memory that fail as they are told: sizes of parts, several targets, order,
--- bounds, and what is left when something goes wrong.
+-- lunark.transfer against stores in memory that fail as they are told: sizes of parts, several
+-- targets, order, bounds, and what is left when something goes wrong.
 local lu = require "luaunit"
 local fs = require "lunark.fs"
 local store = require "lunark.store"
@@ -12,7 +12,8 @@ local transfer = require "lunark.transfer"
 local KiB, MiB, GiB = 1024, 1024 * 1024, 1024 * 1024 * 1024
 local TestTransfer = {}
 
--- A store in memory. `behaviour` has functions by the name of a call; what they return as an error is its failure.
+-- A store in memory. `behaviour` has functions by the name of a call; what they return as an error
+-- is its failure.
 local function memory_store(features, behaviour)
   behaviour = behaviour or {}
   local inner = { objects = {}, calls = {}, open = 0, sending = 0, most = 0, order = {} }
@@ -172,7 +173,9 @@ end
 function TestTransfer.test_no_more_parts_at_once_than_memory_has_room_for()
   local s, inner = memory_store(nil, { part = function() task.sleep(0.005) end })
   local text = text_of(2 * MiB)
-  assert(transfer.upload(stream.of(text), { { store = s, key = "k" } }, { part_size = 64 * KiB, memory = 256 * KiB }))
+  assert(transfer.upload(stream.of(text), { { store = s, key = "k" } }, {
+    part_size = 64 * KiB, memory = 256 * KiB,
+  }))
   lu.assertTrue(inner.objects.k.text == text)
   lu.assertTrue(inner.most <= 4 and inner.most >= 2, inner.most)
 end
@@ -239,7 +242,8 @@ function TestTransfer.test_one_of_two_fails()
       [at] = function(number) return (at ~= "part" or number == 3) and broken("disk on fire") or nil end,
     })
     local text = text_of(900 * KiB)
-    local done = assert(transfer.upload(stream.of(text), { { store = b, key = "k" }, { store = a, key = "k" } }, {
+    local targets = { { store = b, key = "k" }, { store = a, key = "k" } }
+    local done = assert(transfer.upload(stream.of(text), targets, {
       part_size = 100 * KiB, memory = 300 * KiB,
     }))
     lu.assertEquals({ done.targets[1].ok, done.targets[2].ok }, { false, true }, at)
@@ -294,7 +298,8 @@ function TestTransfer.test_a_part_is_sent_again()
     end,
   })
   local text = text_of(500 * KiB)
-  local done = assert(transfer.upload(stream.of(text), { { store = s, key = "k" } }, { part_size = 100 * KiB }))
+  local targets = { { store = s, key = "k" } }
+  local done = assert(transfer.upload(stream.of(text), targets, { part_size = 100 * KiB }))
   lu.assertTrue(done.targets[1].ok)
   lu.assertTrue(inner.objects.k.text == text)
   lu.assertEquals(tries, { 1, 2, 1, 2, 1 })
@@ -309,7 +314,8 @@ end
 
 function TestTransfer.test_a_source_that_fails()
   local s, inner = memory_store()
-  local done, err = transfer.upload(cut_short(3 * MiB), { { store = s, key = "k" } }, { part_size = 100 * KiB })
+  local targets = { { store = s, key = "k" } }
+  local done, err = transfer.upload(cut_short(3 * MiB), targets, { part_size = 100 * KiB })
   lu.assertNil(done)
   lu.assertEquals(err.kind, "corrupt")
   lu.assertEquals({ inner.open, inner.calls.finish, inner.objects.k }, { 0 })

@@ -11,7 +11,8 @@ function TestXml.test_an_answer()
   local root = assert(xml.parse([[<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>
   <Contents><Key>a &amp; b &lt;c&gt;</Key><Size>5</Size></Contents>
-  <Contents><Key>&#xFC;/x</Key><Size>0</Size><ETag>&quot;e&quot;</ETag></Contents><IsTruncated/></ListBucketResult>]]))
+  <Contents><Key>&#xFC;/x</Key><Size>0</Size><ETag>&quot;e&quot;</ETag></Contents>
+  <IsTruncated/></ListBucketResult>]]))
   lu.assertEquals(root.name, "ListBucketResult")
   lu.assertEquals(root:value("Name"), "b")
   lu.assertEquals(root:value("IsTruncated"), "")
@@ -57,7 +58,9 @@ end
 function TestXml.test_writing()
   lu.assertEquals(xml.escape("a<b>&\"c\"\r"), "a&lt;b&gt;&amp;&quot;c&quot;&#13;")
   lu.assertTrue(xml.can_carry("plain ü \t\n"))
-  for _, text in ipairs { "\0", "a\1b", "\27", "\255", "\239\191\191" } do lu.assertFalse(xml.can_carry(text)) end
+  for _, text in ipairs { "\0", "a\1b", "\27", "\255", "\239\191\191" } do
+    lu.assertFalse(xml.can_carry(text))
+  end
 end
 
 local TestJson = {}
@@ -75,7 +78,8 @@ function TestJson.test_numbers()
 end
 
 function TestJson.test_writing()
-  lu.assertEquals(json.encode { b = 1, a = { "x", "y" }, c = json.array {}, d = {}, e = json.null, f = false },
+  local value = { b = 1, a = { "x", "y" }, c = json.array {}, d = {}, e = json.null, f = false }
+  lu.assertEquals(json.encode(value),
     '{"a":["x","y"],"b":1,"c":[],"d":{},"e":null,"f":false}')
   lu.assertEquals(json.encode("a/b\n\"ü\"\0"), '"a/b\\n\\"ü\\"\\u0000"')
   lu.assertEquals(json.encode({ a = { 1 } }, "  "), '{\n  "a": [\n    1\n  ]\n}')

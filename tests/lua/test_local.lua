@@ -1,0 +1,149 @@
+-- SPDX-License-Identifier: MIT
+-- providers/local.lua: what only a directory has. The rest is tests/provider/conformance.lua.
+local lu = require "luaunit"
+local exec = require "lunark.exec"
+local fs = require "lunark.fs"
+local json = require "lunark.json"
+local store = require "lunark.store"
+
+local TestLocal = {}
+local dir, s
+
+function TestLocal.setUp()
+  dir = assert(fs.tmpdir("/tmp", "lunark-local"))
+  s = assert(store.open(dir .. "/store"))
+  assert(s:check("write"))
+end
+
+function TestLocal.tearDown() assert(fs.remove_all(dir)) end
+
+local function keys()
+  local list = {}
+  for info, err in s:list() do list[#list + 1] = assert(info, err).key end
+  return list
+end
+
+function TestLocal.test_objects_are_plain_files()
+  assert(s:put("item/item-1.tar.gz", "the bytes"))
+  lu.assertEquals(fs.read_text(dir .. "/store/item/item-1.tar.gz"), "the bytes")
+  lu.assertEquals(fs.readdir(dir .. "/store/item"), { "item-1.tar.gz" })
+end
+
+function TestLocal.test_files_of_others_are_objects()
+  assert(fs.mkdir_all(dir .. "/store/other"))
+  assert(fs.write_text(dir .. "/store/other/x.tar.gz", "foreign"))
+  lu.assertEquals(keys(), { "other/x.tar.gz" })
+  lu.assertEquals(assert(s:head("other/x.tar.gz")).meta, {})
+end
+
+function TestLocal.test_a_copy_shares_the_bytes()
+  assert(s:put("a/dated", "bytes"))
+  assert(s:copy("a/dated", "a/latest", { of = "a/dated" }))
+  lu.assertEquals(fs.stat(dir .. "/store/a/dated").ino, fs.stat(dir .. "/store/a/latest").ino)
+  lu.assertEquals(fs.readdir(dir .. "/store/a"), { ".latest.lunark", "dated", "latest" })
+end
+
+function TestLocal.test_metadata_survives_a_copy_of_the_store()
+  assert(s:put("a/x", "bytes", { mark = "1" }))
+  assert(exec.run { "cp", "-a", dir .. "/store", dir .. "/moved" })
+  local moved = assert(store.open(dir .. "/moved"))
+  lu.assertEquals(assert(moved:head("a/x")).meta, { mark = "1" })
+end
+
+function TestLocal.test_metadata_of_another_object_does_not_count()
+  assert(s:put("a/x", "bytes", { mark = "1" }))
+  assert(fs.write_text(dir .. "/store/a/x", "written by somebody else"))
+  lu.assertEquals(assert(s:head("a/x")).meta, {})
+  assert(fs.write_text(dir .. "/store/a/.x.lunark", "no json"))
+  lu.assertEquals(assert(s:head("a/x")).meta, {})
+end
+
+-- Between the record and the rename: the old object has its metadata still.
+function TestLocal.test_a_crash_before_the_rename()
+  assert(s:put("a/latest", "old", { of = "1" }))
+  local path = dir .. "/store/a/.latest.lunark"
+  local records = assert(json.decode(fs.read_text(path)))
+  table.insert(records.records, 1, { size = 999, mtime = 1, meta = { of = "2" } })
+  assert(fs.write_text(path, json.encode(records)))
+  lu.assertEquals(assert(s:head("a/latest")).meta, { of = "1" })
+end
+
+function TestLocal.test_links_do_not_lead_out()
+  assert(fs.mkdir_all(dir .. "/outside"))
+  assert(fs.write_text(dir .. "/outside/secret", "secret"))
+  assert(fs.symlink("../outside", dir .. "/store/way"))
+  assert(fs.symlink("../outside/secret", dir .. "/store/file"))
+  for _, call in ipairs { "head", "get" } do
+    for _, key in ipairs { "way/secret", "file" } do
+      local found, err = s[call](s, key)
+      lu.assertNil(found, key)
+      lu.assertEquals(err.kind, "denied", key)
+    end
+  end
+  local info, err = s:put("way/new", "x")
+  lu.assertNil(info)
+  lu.assertStrContains(err.message, "a link leads out of")
+  lu.assertEquals(keys(), {})
+  lu.assertEquals(fs.readdir(dir .. "/outside"), { "secret" })
+end
+
+function TestLocal.test_what_a_killed_run_left()
+  local left = dir .. "/store/a/.x.tar.gz.lunark-123-0123456789ab.tmp"
+  local fresh = dir .. "/store/a/.y.tar.gz.lunark-123-0123456789ab.tmp"
+  assert(fs.mkdir_all(dir .. "/store/a"))
+  assert(fs.write_text(left, "half"))
+  assert(fs.write_text(fresh, "half"))
+  assert(exec.run { "touch", "-d", "2 days ago", left })
+  lu.assertEquals(keys(), {})
+  assert(s:put("a/new", "x"))
+  lu.assertEquals(keys(), { "a/new" })
+  lu.assertFalse(fs.exists(left))
+  lu.assertTrue(fs.exists(fresh), "another run may be at work")
+end
+
+function TestLocal.test_no_room()
+  local up, err = s:uploader("a/huge", nil, { expect_size = 1 << 60 })
+  lu.assertNil(up)
+  lu.assertEquals(err.kind, "io")
+  lu.assertStrContains(err.message, "bytes are free, 1152921504606846976 are needed")
+  lu.assertStrContains(err.hint, "make room")
+end
+
+function TestLocal.test_names_of_its_own_are_refused()
+  for _, key in ipairs { ".x.lunark", "a/.x.lunark-1-0af.tmp", "/abs", "a/", "a/./b", ("n"):rep(256) } do
+    local info, err = s:put(key, "x")
+    lu.assertNil(info, key)
+    lu.assertEquals(err.kind, "usage", key)
+  end
+  assert(s:put(("n"):rep(255), "long", { a = "1" }))
+  lu.assertEquals(assert(s:head(("n"):rep(255))).meta, { a = "1" })
+end
+
+function TestLocal.test_delete_leaves_no_empty_directories()
+  assert(s:put("a/b/c", "x", { m = "1" }))
+  assert(s:put("a/d", "x"))
+  assert(s:delete("a/b/c"))
+  lu.assertEquals(fs.readdir(dir .. "/store/a"), { "d" })
+  assert(s:delete("a/d"))
+  lu.assertEquals(fs.readdir(dir .. "/store"), {})
+end
+
+function TestLocal.test_a_store_that_is_not_there()
+  local missing = assert(store.open(dir .. "/missing/deep"))
+  for _, err in ipairs { select(2, missing:check("read")), select(2, missing:page("")) } do
+    lu.assertEquals(err.kind, "not_found")
+    lu.assertEquals(err.message, ("directory %s/missing/deep does not exist"):format(dir))
+  end
+  lu.assertFalse(fs.exists(dir .. "/missing"))
+  assert(fs.write_text(dir .. "/file", "x"))
+  local _, err = assert(store.open(dir .. "/file")):check("write")
+  lu.assertEquals(err.message, dir .. "/file is a file, a directory expected")
+end
+
+function TestLocal.test_a_directory_named_like_an_archive()
+  assert(fs.mkdir_all(dir .. "/odd.tar.gz"))
+  lu.assertNil(assert(store.open(dir .. "/odd.tar.gz")).key)
+  lu.assertEquals(assert(store.open(dir .. "/other.tar.gz")).key, "other.tar.gz")
+end
+
+return { TestLocal = TestLocal }

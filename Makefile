@@ -36,7 +36,7 @@ $(error BUILD is "$(BUILD)": release, asan or tsan expected)
 endif
 DEFS := -D_GNU_SOURCE -DLUNARK_VERSION='"$(VERSION)"' \
         $(if $(filter libdeflate,$(HAVE)),-DHAVE_LIBDEFLATE) $(if $(filter libisal,$(HAVE)),-DHAVE_ISAL)
-override CFLAGS += -std=c11 $(OPT) $(WARN) $(DEFS) -fPIC -fvisibility=hidden -pthread -Iruntime \
+override CFLAGS += -std=c11 $(OPT) $(WARN) $(DEFS) -fPIC -fvisibility=hidden -pthread -iquote runtime \
                    $(shell pkg-config --cflags $(ALL_PKGS))
 LIBS := $(shell pkg-config --libs $(ALL_PKGS)) -pthread -lm -ldl
 # The module for a plain lua5.4 gets its Lua from the program that loads it.
@@ -84,7 +84,7 @@ $(B)/libinternal.a: $(OBJ)
 
 $(B)/test_%: tests/unit/test_%.c $(B)/libinternal.a
 	$(call show,TEST)
-	$(Q)$(CC) $(CFLAGS) -Itests/unit -o $@ $< $(B)/libinternal.a -lcmocka $(LIBS) $(LDFLAGS)
+	$(Q)$(CC) $(CFLAGS) -iquote tests/unit -o $@ $< $(B)/libinternal.a -lcmocka $(LIBS) $(LDFLAGS)
 
 # Small programs that use the public library as a host would.
 $(B)/luarun: tests/support/luarun.c $(SO)

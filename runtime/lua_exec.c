@@ -4,8 +4,8 @@
  * first one. Options are read completely, and everything Lua must allocate is there, before a
  * program starts. Loop thread only. */
 #include "exec.h"
-#include "lua_task.h"
 #include "launch.h"
+#include "lua_task.h"
 #include <errno.h>
 #include <lauxlib.h>
 #include <math.h>

@@ -50,7 +50,7 @@ class Container(Case):
     @ROOT_ONLY
     def test_pid_1_ends_on_term_in_the_middle_of_an_upload(self):
         server = self.s3()
-        bucket = server.bucket("b")
+        bucket = server.bucket("bucket")
         outer = subprocess.Popen(
             ["unshare", "--pid", "--fork", "--mount-proc", LUNARK, "backup", "files", self.big(), "--to",
              server.url(bucket), "--name", "n", "--limit-rate", "8M", "--progress", "none"],
@@ -188,7 +188,7 @@ class Killed(Case):
 
     def test_kill_at_random_moments_s3(self):
         server = self.s3()
-        bucket = server.bucket("b")
+        bucket = server.bucket("bucket")
         self.rounds(server.url(bucket), server.env(), lambda: server.objects(bucket),
                     lambda key: open(os.path.join(server.data, bucket, key), "rb"), 15)
 
@@ -198,7 +198,7 @@ class Killed(Case):
         with open(tree + "/a", "wb") as file:
             file.write(random.randbytes(6 << 20))
         server = self.s3()
-        url = server.url(server.bucket("b"))
+        url = server.url(server.bucket("bucket"))
         for to, env in ((self.path("store"), {}), (url, server.env())):
             older = self.start("backup", "files", tree, "--to", to, "--name", "n", "--limit-rate", "2M", "--json", env=env)
             time.sleep(1.2)

@@ -32,7 +32,7 @@ warn="-std=c11 -O2 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototyp
 pkgs=$(pkg-config --cflags lua5.4 libcurl libcrypto zlib libarchive libdeflate libisal)
 if command -v clang >/dev/null 2>&1; then
     for file in $(c_files | grep '\.c$'); do
-        clang $warn $defs $pkgs -Iruntime -Itests/unit -fsyntax-only "$file" || bad "$file: clang has warnings"
+        clang $warn $defs $pkgs -iquote runtime -iquote tests/unit -fsyntax-only "$file" || bad "$file: clang has warnings"
     done
 elif [ -n "${LUNARK_REQUIRE_ALL:-}" ]; then
     bad "clang is missing"

@@ -3,8 +3,8 @@
  * inherit, and that nothing is left behind: every test ends with no child, no descriptor and no
  * process more than before. */
 #include "exec.h"
-#include "lines.h"
 #include "launch.h"
+#include "lines.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -118,6 +118,20 @@ static int task_silence(lua_State *L)
     return 0;
 }
 
+/* The event is woken when the task ends, however that happens: a task that is cancelled before its
+ * first turn runs none of its own code. */
+static int task_watch(lua_State *L)
+{
+    struct lk_task *task = luaL_checkudata(L, 1, TASK_CLASS);
+    lk_event_check(L, 2);
+    lua_settop(L, 2);
+    if (task->state == TASK_ENDED)
+        lk_event_wake(L, 2);
+    else
+        lua_setiuservalue(L, 1, SLOT_WATCHER);
+    return 0;
+}
+
 /* A failure that nobody asked for must not be silent. */
 static int task_gc(lua_State *L)
 {
@@ -135,7 +149,8 @@ static int task_gc(lua_State *L)
 
 static const luaL_Reg functions[] = {
     {"spawn", task_spawn}, {"join", task_join},   {"cancel", task_cancel},   {"self", task_self},
-    {"live", task_live},   {"ended", task_ended}, {"silence", task_silence}, {NULL, NULL},
+    {"live", task_live},   {"ended", task_ended}, {"silence", task_silence}, {"watch", task_watch},
+    {NULL, NULL},
 };
 
 static const luaL_Reg methods[] = {

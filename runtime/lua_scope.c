@@ -134,15 +134,26 @@ static int event_wait(lua_State *L)
     return lk_task_park(L, 2, &waiting->op);
 }
 
-static int event_wake(lua_State *L)
+void lk_event_check(lua_State *L, int index)
 {
-    struct event *event = luaL_checkudata(L, 1, EVENT_CLASS);
+    luaL_checkudata(L, index, EVENT_CLASS);
+}
+
+void lk_event_wake(lua_State *L, int index)
+{
+    struct event *event = lua_touserdata(L, index);
     while (event->first != NULL) {
         struct waiting *waiting = event->first;
         event->first = waiting->next;
         waiting->next = NULL;
         lk_op_done(&waiting->op);
     }
+}
+
+static int event_wake(lua_State *L)
+{
+    lk_event_check(L, 1);
+    lk_event_wake(L, 1);
     return 0;
 }
 

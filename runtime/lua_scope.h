@@ -35,6 +35,11 @@ bool lk_task_pending(struct lk_task *task);
  * effect. */
 void lk_task_poke(struct lk_task *task, struct lk_scope *source);
 
+/* Wakes all who wait for the event at index. Never raises. */
+void lk_event_wake(lua_State *L, int index);
+/* Raises unless an event is at index. */
+void lk_event_check(lua_State *L, int index);
+
 /* lua_scope.c: adds sleep, timeout, shield and event to the module at the top. */
 void lk_open_scope(lua_State *L);
 

@@ -283,6 +283,12 @@ static void end_task(lua_State *L, struct lk_task *task)
     }
     task->joins = NULL;
     lua_rawgetp(L, LUA_REGISTRYINDEX, &live_key);
+    if (lua_rawgetp(L, -1, task) == LUA_TUSERDATA) {
+        if (lua_getiuservalue(L, -1, SLOT_WATCHER) == LUA_TUSERDATA)
+            lk_event_wake(L, -1);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
     lua_pushnil(L);
     lua_rawsetp(L, -2, task);
     lua_pop(L, 1);

@@ -8,7 +8,8 @@ local sys = require "lunark.core.sys"
 local scripts = {}
 
 --- What the search knows, in the order of the names.
-local FOLDERS = { "lunark", "policies", "providers", "providers/sign", "providers/credential" }
+local FOLDERS = { "lunark", "policies", "providers", "providers/s3", "providers/sign",
+  "providers/credential" }
 
 local function relative(embedded_name)
   return (embedded_name:gsub("^scripts/", ""))

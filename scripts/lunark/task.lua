@@ -43,32 +43,44 @@ function M.group(width)
   return setmetatable({ width = width or math.huge, running = {}, count = 0, changed = core.event() }, Group)
 end
 
+-- Takes the tasks that have ended out of the group and remembers the first error. What runs in a task can't keep
+-- such a count itself: one that is cancelled before its first turn runs nothing at all.
+local function reap(group)
+  local ended = {}
+  for task in pairs(group.running) do
+    if core.ended(task) then
+      ended[#ended + 1] = task
+    end
+  end
+  for _, task in ipairs(ended) do
+    group.running[task] = nil
+    group.count = group.count - 1
+    local ok, err = core.join(task)
+    if not ok and not group.failed then
+      group.failed, group.err = true, err
+      group:cancel("another task of the group failed")
+    end
+  end
+end
+
+local function wait_below(group, count)
+  reap(group)
+  while group.count >= count do
+    group.changed:wait()
+    reap(group)
+  end
+end
+
 --- Starts fn(...) as a task of the group; parks while `width` tasks run. After an error it starts nothing.
 ---@return userdata|nil task nil when the group has failed
 function Group:spawn(fn, ...)
-  while self.count >= self.width and not self.failed do
-    self.changed:wait()
-  end
+  wait_below(self, self.width)
   if self.failed then
     return nil
   end
-  local task
-  task = core.spawn(function(...)
-    local result = table.pack(pcall(fn, ...))
-    self.running[task] = nil
-    self.count = self.count - 1
-    if not result[1] and not self.failed then
-      self.failed = true
-      self.err = result[2]
-      self:cancel("another task of the group failed")
-    end
-    self.changed:wake()
-    if not result[1] then
-      error(result[2], 0)
-    end
-    return table.unpack(result, 2, result.n)
-  end, ...)
+  local task = core.spawn(fn, ...)
   core.silence(task) -- wait() tells
+  core.watch(task, self.changed)
   self.running[task] = true
   self.count = self.count + 1
   return task
@@ -77,9 +89,7 @@ end
 --- Parks until all have ended.
 ---@return boolean|nil ok, any err the first error
 function Group:wait()
-  while self.count > 0 do
-    self.changed:wait()
-  end
+  wait_below(self, 1)
   if self.failed then
     return nil, self.err
   end
@@ -104,9 +114,7 @@ function Group:__close()
   self.failed = true
   self:cancel("its group was closed")
   core.shield(function()
-    while self.count > 0 do
-      self.changed:wait()
-    end
+    wait_below(self, 1)
   end)
 end
 

@@ -42,6 +42,11 @@ function task.ended(t) end
 ---@param t lunark.Task
 function task.silence(t) end
 
+--- Wakes the event when the task ends, however that happens.
+---@param t lunark.Task
+---@param event lunark.task.Event
+function task.watch(t, event) end
+
 ---@param seconds number
 function task.sleep(seconds) end
 

@@ -430,8 +430,19 @@ function TestTask.test_group()
   lu.assertTrue(group:wait())
   lu.assertEquals(order, { 1, 2, 3, 4 })
   group:spawn(error, "bad", 0)
-  lu.assertEquals({ group:wait() }, { nil, "bad" })
+  local ok, err = group:wait()
+  lu.assertNil(ok)
+  lu.assertEquals(err.message, "bad")
   lu.assertNil(group:spawn(print))
+end
+
+function TestTask.test_tasks_that_are_cancelled_before_their_first_turn_end_too()
+  local ok, err = pcall(task.map, { 1, 2, 3, 4 }, 3, function() error("x", 0) end)
+  lu.assertFalse(ok)
+  lu.assertEquals(err.message, "x")
+  local group = task.group()
+  task.cancel(group:spawn(task.sleep, 60), "not wanted")
+  lu.assertNil(group:wait())
 end
 
 function TestTask.test_a_closed_group_leaves_nothing()

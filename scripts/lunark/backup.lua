@@ -220,7 +220,11 @@ local function send(job, name, opened, stream, targets)
     stream = stream:limit(job.limit_rate)
   end
   local sent = { bytes = 0 }
-  opened:begin()
+  local expected = opened.given.expect_size or job.expect_size
+    or opened:expected(transfer.capacity(targets, {}))
+  if job.progress and job.progress:wants_total() then
+    opened:begin()
+  end
   local began = sys.monotonic()
   local _ <close> = job.progress and job.progress:track(name, function()
     local read, total, files = opened:sample()
@@ -230,7 +234,7 @@ local function send(job, name, opened, stream, targets)
     return { read = read or sent.bytes, stored = sent.bytes, total = total, files = files }
   end) or nil
   local done, err = transfer.upload(stream, targets, {
-    expect_size = opened.given.expect_size or job.expect_size,
+    expect_size = expected,
     spill_dir = job.spill and job:work_dir() or nil,
     progress = function(bytes)
       sent.bytes = bytes

@@ -136,6 +136,12 @@ function progress.start(mode)
   return self
 end
 
+--- True when somebody looks on who wants to know how long it still takes.
+---@return boolean
+function progress:wants_total()
+  return self.mode == "bar"
+end
+
 --- Shows one item until the returned track is closed.
 ---@param name string
 ---@param sampler fun(): lunark.progress.Sample

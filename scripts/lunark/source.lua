@@ -6,7 +6,9 @@
 local archive = require "lunark.archive"
 local exec = require "lunark.exec"
 local exit = require "lunark.exit"
+local fs = require "lunark.fs"
 local naming = require "lunark.naming"
+local statvfs = require "posix.sys.statvfs"
 local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 
@@ -151,7 +153,7 @@ end
 
 --- Counts the files of an archive beside the backup, so that progress knows where the end is.
 function Source:begin()
-  if self.walk then
+  if self.walk and not self.total then
     self.counter = task.spawn(function()
       local ok, found = pcall(archive.estimate, self.walk)
       if ok and found then
@@ -159,6 +161,57 @@ function Source:begin()
       end
     end)
   end
+end
+
+-- Bytes in use on all file systems that a walk of the paths could read; nil when that can't be said.
+local function in_use(paths)
+  local total, seen = 0, {}
+  local places = table.move(paths, 1, #paths, 1, {})
+  local mounts = io.open("/proc/self/mounts")
+  for line in mounts and mounts:lines() or function() end do
+    local place = line:match("^%S+ (%S+) ")
+    for _, path in ipairs(paths) do
+      if place and (path == "/" or place:sub(1, #path + 1) == path .. "/") then
+        places[#places + 1] = place
+      end
+    end
+  end
+  if mounts then
+    mounts:close()
+  end
+  for _, place in ipairs(places) do
+    local info = statvfs.statvfs(place)
+    if not info then
+      return nil
+    end
+    local key = ("%d:%d"):format(info.f_fsid, info.f_blocks)
+    if not seen[key] then
+      seen[key] = true
+      total = total + (info.f_blocks - info.f_bfree) * info.f_frsize
+    end
+  end
+  return mounts and total or nil
+end
+
+--- How much an archive will hold, for a store that must know it beforehand. Walks the paths only when the
+--- file systems under them hold more than `limit` bytes: what is less needs no number.
+---@param limit integer bytes
+---@return integer|nil
+function Source:expected(limit)
+  if not self.walk or limit == math.maxinteger then
+    return nil
+  end
+  local paths = {}
+  for i, root in ipairs(self.walk.roots) do
+    paths[i] = fs.absolute(type(root) == "table" and root.path or root)
+  end
+  local used = in_use(paths)
+  if used and used <= limit then
+    return nil
+  end
+  local found = archive.estimate(self.walk)
+  self.total = found and found.bytes
+  return self.total
 end
 
 --- Where the source is now.

@@ -43,8 +43,8 @@ function M.group(width)
   return setmetatable({ width = width or math.huge, running = {}, count = 0, changed = core.event() }, Group)
 end
 
--- Takes the tasks that have ended out of the group and remembers the first error. What runs in a task can't keep
--- such a count itself: one that is cancelled before its first turn runs nothing at all.
+-- Takes the tasks that have ended out of the group and remembers the first error. What runs in a task can not
+-- keep such a count: one that is cancelled before its first turn runs nothing at all.
 local function reap(group)
   local ended = {}
   for task in pairs(group.running) do

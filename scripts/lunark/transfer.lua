@@ -77,6 +77,17 @@ local function too_large(size, limits)
     :format(size * limits.count, limits.count, limits.max), "store it in several items")
 end
 
+--- How many bytes go into the stores when nothing is known about the size of the stream.
+---@param targets lunark.transfer.Target[]
+---@param options lunark.transfer.Options
+---@return integer
+function transfer.capacity(targets, options)
+  local limits = agree(targets)
+  if limits.count == math.maxinteger then return math.maxinteger end
+  local plan = transfer.plan(targets, options)
+  return plan and math.floor(plan.size / MARGIN) * plan.count or 0
+end
+
 --- Settles size, number in memory, and place of parts.
 ---@param targets lunark.transfer.Target[]
 ---@param options lunark.transfer.Options

@@ -100,8 +100,10 @@ static void give_tool(struct gzip *g, struct tool *tool)
 
 int lk_gzip_in_flight(size_t memory, int jobs)
 {
-    size_t most = memory / LK_MEMBER_SIZE / 4;
-    size_t wanted = jobs < 1 ? 4 : (size_t)jobs * 2 + 2;
+    /* A member takes a slab before the compressor and one behind it; 2/5 of the memory is theirs.
+     */
+    size_t most = memory / LK_MEMBER_SIZE / 5;
+    size_t wanted = jobs < 1 ? 4 : (size_t)jobs * 4 + 2;
     size_t count = wanted < most ? wanted : most;
 
     return count < 3 ? 3 : count > 4096 ? 4096 : (int)count;

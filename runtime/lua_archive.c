@@ -24,15 +24,6 @@ struct archive_box {
     bool taken;
 };
 
-/* Members that are worked on at once: enough to keep the workers busy, within a quarter of the
- * stream budget. */
-static int in_flight(const struct lk_runtime *runtime, int jobs)
-{
-    size_t fits = runtime->memory / 4 / (2 * LK_MEMBER_SIZE), wanted = 2 * (size_t)jobs + 1;
-    size_t count = wanted < fits ? wanted : fits;
-    return count < 3 ? 3 : (int)count;
-}
-
 /* --- options --- */
 
 /* A path from the stack's top: a string without a NUL byte. It stays alive while its table does. */
@@ -136,7 +127,8 @@ static void read_gzip_options(lua_State *L, const char *function, struct lk_gzip
         lk_raise(L, &err);
     gzip->index = lk_opt_boolean(L, 1, "index", true);
     struct lk_runtime *runtime = lk_runtime_of(L);
-    gzip->in_flight = in_flight(runtime, (int)lk_opt_integer(L, 1, "jobs", 1, 1024, runtime->jobs));
+    gzip->in_flight = lk_gzip_in_flight(runtime->memory,
+                                        (int)lk_opt_integer(L, 1, "jobs", 1, 1024, runtime->jobs));
 }
 
 /* --- Archive --- */
@@ -413,7 +405,7 @@ static int extract(lua_State *L)
     options.overwrite = lk_opt_boolean(L, 2, "overwrite", false);
     options.owner = owner_option(L);
     int jobs = (int)lk_opt_integer(L, 2, "jobs", 1, 1024, runtime->jobs);
-    options.gunzip_in_flight = in_flight(runtime, jobs);
+    options.gunzip_in_flight = lk_gzip_in_flight(runtime->memory, jobs);
     struct handle *handle = push_handle(L, EXTRACT_CLASS);
     handle->op.cancel = cancel_extract;
     handle->op.results = extract_results;

@@ -148,9 +148,9 @@ static int task_gc(lua_State *L)
 }
 
 static const luaL_Reg functions[] = {
-    {"spawn", task_spawn}, {"join", task_join},   {"cancel", task_cancel},   {"self", task_self},
-    {"live", task_live},   {"ended", task_ended}, {"silence", task_silence}, {"watch", task_watch},
-    {NULL, NULL},
+    {"spawn", task_spawn},     {"join", task_join},   {"cancel", task_cancel},
+    {"self", task_self},       {"live", task_live},   {"ended", task_ended},
+    {"silence", task_silence}, {"watch", task_watch}, {NULL, NULL},
 };
 
 static const luaL_Reg methods[] = {

@@ -10,6 +10,7 @@ local transfer = {}
 
 local MiB = 1024 * 1024
 local PART = 8 * MiB -- where nothing asks for more
+local SMALL_PART = 2 * MiB -- for stores that take parts of any size: the last one is done sooner
 local SHARE = 0.6 -- of the stream budget; the rest is for compression
 local WIDTH_MAX = 16
 local MARGIN = 1.1 -- an estimate may be that much too small
@@ -99,7 +100,8 @@ function transfer.plan(targets, options)
   local unit = math.max(limits.align, MiB)
   local size = options.part_size
   if not size then
-    size = math.max(limits.min, math.min(PART, memory // 3 // unit * unit))
+    size = limits.min < MiB and limits.count == math.maxinteger and SMALL_PART or PART
+    size = math.max(limits.min, math.min(size, memory // 3 // unit * unit))
     local expected = options.expect_size
     if expected and limits.count < math.maxinteger then
       size = math.max(size, ceil_to(expected * MARGIN / limits.count, unit))

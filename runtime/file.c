@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,7 +17,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define WRITE_BACK_SIZE ((size_t)1 << 20)
+/* What goes past the page cache: this much at least, from memory and at offsets of this alignment.
+ */
+#define DIRECT_SIZE ((size_t)256 << 10)
+#define DIRECT_ALIGN ((size_t)4096)
 
 enum { STREAM_SLABS = 3 };
 #define PIECE ((size_t)1 << 20)
@@ -97,7 +101,7 @@ static struct lk_file *new_file(const char *path, struct lk_error *err)
     }
     memcpy(file->path, path, len);
     file->refs = 1;
-    file->fd = -1;
+    file->fd = file->direct = -1;
     return file;
 }
 
@@ -151,24 +155,17 @@ void lk_file_unref(struct lk_file *file)
     if (file->fd >= 0) {
         close(file->fd);
     }
+    if (file->direct >= 0) {
+        close(file->direct);
+    }
     free(file);
 }
 
-int lk_file_write(struct lk_file *file, const void *data, size_t len, uint64_t offset,
-                  struct lk_error *err)
+static int write_all(struct lk_file *file, int fd, const char *from, size_t len, uint64_t offset,
+                     struct lk_error *err)
 {
-    const char *from = data;
-    off_t begin = (off_t)offset;
-    size_t whole = len;
-
-    if (!file->writable) {
-        return lk_error_set(err, LK_USAGE, "write '%s': it was opened for reading", file->path);
-    }
-    if (offset > INT64_MAX - len) {
-        return disk_error(err, EFBIG, "write", file->path);
-    }
     while (len > 0) {
-        ssize_t n = pwrite(file->fd, from, len, (off_t)offset);
+        ssize_t n = pwrite(fd, from, len, (off_t)offset);
         if (n < 0 && errno == EINTR) {
             continue;
         }
@@ -179,10 +176,65 @@ int lk_file_write(struct lk_file *file, const void *data, size_t len, uint64_t o
         offset += (uint64_t)n;
         len -= (size_t)n;
     }
-    /* The disk starts on it now, so that little is left to wait for in the fsync at the end. */
-    if (whole >= WRITE_BACK_SIZE)
-        sync_file_range(file->fd, begin, (off_t)whole, SYNC_FILE_RANGE_WRITE);
     return 0;
+}
+
+/* The descriptor past the page cache, or -1. Without /proc, or on a file system that can't, there
+ * is none. */
+static int direct_fd(struct lk_file *file)
+{
+    int fd = __atomic_load_n(&file->direct, __ATOMIC_ACQUIRE);
+    int none = -1;
+    char name[32];
+
+    if (fd != -1)
+        return fd < 0 ? -1 : fd;
+    snprintf(name, sizeof name, "/proc/self/fd/%d", file->fd);
+    fd = open(name, O_WRONLY | O_DIRECT | O_CLOEXEC);
+    if (!__atomic_compare_exchange_n(&file->direct, &none, fd < 0 ? -2 : fd, false,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        if (fd >= 0)
+            close(fd);
+        fd = none;
+    }
+    return fd < 0 ? -1 : fd;
+}
+
+/* How many bytes from the start were written past the page cache: as many whole blocks as the file
+ * system took. What it refuses for its own reasons (alignment, no space to be told properly) is
+ * left to the ordinary way. */
+static size_t write_direct(struct lk_file *file, const char *from, size_t len, uint64_t offset)
+{
+    size_t whole = len & ~(DIRECT_ALIGN - 1), done = 0;
+    int fd;
+
+    if (whole < DIRECT_SIZE || ((uintptr_t)from | offset) & (DIRECT_ALIGN - 1) ||
+        (fd = direct_fd(file)) < 0)
+        return 0;
+    while (done < whole) {
+        ssize_t n = pwrite(fd, from + done, whole - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        done += (size_t)n & ~(DIRECT_ALIGN - 1);
+        if ((size_t)n & (DIRECT_ALIGN - 1))
+            break;
+    }
+    return done;
+}
+
+int lk_file_write(struct lk_file *file, const void *data, size_t len, uint64_t offset,
+                  struct lk_error *err)
+{
+    if (!file->writable) {
+        return lk_error_set(err, LK_USAGE, "write '%s': it was opened for reading", file->path);
+    }
+    if (offset > INT64_MAX - len) {
+        return disk_error(err, EFBIG, "write", file->path);
+    }
+    size_t done = write_direct(file, data, len, offset);
+    return write_all(file, file->fd, (const char *)data + done, len - done, offset + done, err);
 }
 
 int lk_file_sync(struct lk_file *file, struct lk_error *err)

@@ -9,6 +9,7 @@
 
 struct lk_file {
     int fd;
+    int direct; /* private: a second descriptor past the page cache, -1 = not tried, -2 = can't */
     bool writable, directory;
     uint64_t position; /* the owner's: where the next stream that is written to it begins */
     int refs;          /* private, atomic */
@@ -28,7 +29,8 @@ struct lk_file *lk_file_open(struct lk_caps *caps, const char *path, enum lk_fil
 struct lk_file *lk_file_ref(struct lk_file *file);
 void lk_file_unref(struct lk_file *file); /* the last one closes it */
 
-/* Writes all, or fails. */
+/* Writes all, or fails. Large pieces from page-aligned memory go past the page cache where the file
+ * system can do that: a backup is read next year, not next second, and the copy costs. */
 int lk_file_write(struct lk_file *file, const void *data, size_t len, uint64_t offset,
                   struct lk_error *err);
 int lk_file_sync(struct lk_file *file, struct lk_error *err);

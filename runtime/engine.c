@@ -152,8 +152,8 @@ static bool open_isal(struct lk_deflater *d)
                                      ISAL_DEF_LVL2_LARGE, ISAL_DEF_LVL3_LARGE};
 
     d->isal_size = sizes[d->level];
-    d->isal = malloc(sizeof(*d->isal));
-    d->isal_buffer = malloc(d->isal_size + 1);
+    d->isal = calloc(1, sizeof(*d->isal));
+    d->isal_buffer = calloc(1, d->isal_size + 1);
     return d->isal && d->isal_buffer;
 }
 #endif

@@ -14,9 +14,12 @@ venv() {
     [ ! -e "$dir/complete" ] || return 0
     say "installing $* into $dir"
     rm -rf "$dir"
-    python3 -m venv "$dir"
-    "$dir/bin/pip" install -q --disable-pip-version-check "$@"
-    touch "$dir/complete"
+    if python3 -m venv "$dir" && "$dir/bin/pip" install -q --disable-pip-version-check "$@"; then
+        touch "$dir/complete"
+    else
+        say "$* could not be installed; what needs it is skipped"
+        rm -rf "$dir"
+    fi
 }
 
 # gobin NAME VERSION MODULE: a Go program.

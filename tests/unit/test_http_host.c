@@ -188,7 +188,8 @@ static void tls(void **state)
     snprintf(cert, sizeof(cert), "%s/host.pem", dir);
     snprintf(key, sizeof(key), "%s/host.key", dir);
     start_server(&f->server,
-                 "[{\"match\": {\"path\": \"break\"}, \"read\": 1000, \"drop\": \"reset\"},"
+                 "[{\"match\": {\"path\": \"break\"}, \"times\": 0, \"read\": 1000, \"drop\": "
+                 "\"reset\"},"
                  " {\"match\": {\"path\": \"found\"}, \"times\": 0, \"body\": \"found\"},"
                  " {\"times\": 0, \"body\": {\"echo\": true}}]",
                  cert, key);

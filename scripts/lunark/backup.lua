@@ -31,7 +31,7 @@ backup.CONFLICT_TRIES = 8
 local OPEN = {
   to = true, stores = true, options = true, policy = true, style = true, latest = true, compress = true,
   work_dir = true, limit_rate = true, expect_size = true, progress = true, time = true,
-  on_failure = true, store_failures = true, spill = true,
+  on_failure = true, store_failures = true, spill = true, run = true,
 }
 
 ---@class lunark.Job
@@ -95,7 +95,7 @@ end
 --- style ("standard" or "compat"), latest (default true), compress, work_dir, limit_rate (bytes a
 --- second), expect_size (bytes), progress (lunark.progress), time (default now), on_failure (called with
 --- each error instead of a line in the log), store_failures (list of errors of stores left out), spill
---- (parts that memory has no room for may wait in the work folder)
+--- (parts that memory has no room for may wait in the work folder), run (its id, default a new one)
 ---@return lunark.Job|nil to-be-closed
 ---@return table|nil err
 function backup.open(given)
@@ -108,7 +108,7 @@ function backup.open(given)
     options = given.options or {}, policy = given.policy, style = given.style or "standard",
     move_latest = given.latest ~= false, compress = given.compress, spill = given.spill,
     limit_rate = given.limit_rate, expect_size = given.expect_size, progress = given.progress,
-    time = math.floor(given.time or sys.clock()), run = crypto.hex(crypto.random(6)),
+    time = math.floor(given.time or sys.clock()), run = given.run or crypto.hex(crypto.random(6)),
     on_failure = given.on_failure, stores = given.stores,
     items = {}, failures = {}, warnings = 0, unreadable = 0, claimed = {},
   }, Job)

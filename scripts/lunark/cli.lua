@@ -5,6 +5,7 @@
 local commandline = require "lunark.commandline"
 local commands = require "lunark.commands"
 local corelog = require "lunark.core.log"
+local crypto = require "lunark.crypto"
 local exit = require "lunark.exit"
 local log = require "lunark.log"
 local policy = require "lunark.policy"
@@ -92,9 +93,10 @@ local function grant_named(values)
   end
 end
 
-local function apply(global)
+local function apply(global, run)
   corelog.set {
     level = global.log_level, format = global.log_format, to = global.log_to == "stdout" and 1 or 2,
+    fields = { run = run },
   }
   if global.memory or global.jobs then
     sys.set_budget { memory = global.memory, jobs = global.jobs }
@@ -192,7 +194,8 @@ local function run(args, context)
   context.plan, context.args = plan, plan.args
   context.options, context.global = values[#values - 1], values[#values]
   context.policy = values[#values - 2]
-  apply(context.global)
+  context.run = crypto.hex(crypto.random(6))
+  apply(context.global, context.run)
   context.report = function(failure)
     report(failure, context.global.log_format)
   end

@@ -207,6 +207,7 @@ function commands.backup.run(context)
     style = options.name_format or found.naming, latest = options.latest, compress = compress,
     work_dir = base, spill = global.work_dir ~= nil, limit_rate = global.limit_rate,
     expect_size = options.expect_size, progress = shown, on_failure = context.report,
+    run = context.run,
   })
   sys.seal()
   run_policy(found, job)

@@ -20,6 +20,7 @@ local store = require "lunark.store"
 local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 local transfer = require "lunark.transfer"
+local url = require "lunark.url"
 
 local backup = {}
 
@@ -53,11 +54,11 @@ Job.__index = Job
 ---@return table list of errors of the others, with `url`
 function backup.open_stores(urls)
   local usable, failures = {}, {}
-  local opened = task.map(urls, math.max(#urls, 1), function(url)
-    local target, err = store.open(url)
+  local opened = task.map(urls, math.max(#urls, 1), function(text)
+    local target, err = store.open(text)
     if target and target.key then
       target, err = nil, sys.error {
-        kind = "usage", message = ("%s names one archive, a store expected"):format(url),
+        kind = "usage", message = ("%s names one archive, a store expected"):format(url.shown(text)),
       }
     end
     if target then
@@ -74,7 +75,7 @@ function backup.open_stores(urls)
     if one.store then
       usable[#usable + 1] = one.store
     else
-      one.err.url = urls[i]
+      one.err.url = url.shown(urls[i])
       failures[#failures + 1] = one.err
     end
   end

@@ -32,7 +32,9 @@ cli.global = {
     "enum", values = { "auto", "bar", "plain", "none" }, default = "auto",
     help = "a bar, a line every 30 s, or nothing; auto: a bar on a terminal",
   },
-  memory = { "size", env = "LUNARK_MEMORY", help = "memory for streams (40M where nothing is said)" },
+  memory = {
+    "size", min = 4 << 20, env = "LUNARK_MEMORY", help = "memory for streams (40M where nothing is said)",
+  },
   jobs = { "integer", min = 1, env = "LUNARK_JOBS", help = "threads that compress (all CPUs)" },
   limit_rate = { "size", help = "bytes a second to the stores, at most" },
   work_dir = { "string", metavar = "DIR", env = "LUNARK_WORK_DIR", help = "folder for temporary files" },
@@ -64,11 +66,11 @@ local function say(err)
   if err.message:find(where:sub(1, -3), 1, true) then
     where = ""
   end
-  local text = ("lunark: %s%s\n"):format(where, err.message)
+  local text = ("lunark: %s%s"):format(where, err.message):gsub("%c", "?") .. "\n"
   local kind, what = (err.hint or ""):match('^grant (%a+) for "(.*)"')
   local hint = kind and err.kind == "denied" and ("add --allow %s=%s"):format(kind, what) or err.hint
   if hint then
-    text = text .. "hint: " .. hint .. "\n"
+    text = text .. "hint: " .. hint:gsub("%c", "?") .. "\n"
   end
   sys.write(2, text)
 end

@@ -18,6 +18,7 @@ local store = require "lunark.store"
 local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 local time = require "lunark.time"
+local url = require "lunark.url"
 
 local commands = { order = { "backup", "restore", "list", "run", "scripts" } }
 
@@ -56,8 +57,9 @@ local function work_base(context)
   if given then
     sys.allow("read", fs.absolute(given))
     sys.allow("write", fs.absolute(given))
-    local ok, err = fs.mkdir_all(given)
+    local ok, err = fs.mkdir_granted(given)
     if not ok then
+      err.exit = exit.USAGE
       error(err)
     end
     return given
@@ -234,8 +236,8 @@ commands.restore = {
   },
 }
 
-local function open_store(url, mode)
-  local opened, err = store.open(url)
+local function open_store(text, mode)
+  local opened, err = store.open(text)
   if opened then
     local ok
     ok, err = opened:check(mode)
@@ -243,7 +245,10 @@ local function open_store(url, mode)
       return opened
     end
   end
-  err.url = url
+  err.url = url.shown(text)
+  if err.kind ~= "usage" and not (err.kind == "denied" and not err.code) then
+    exit.with(err, exit.UNREACHABLE)
+  end
   error(err)
 end
 
@@ -272,7 +277,7 @@ function commands.restore.run(context)
   })
   shown:close()
   if not result then
-    err.url = err.url or options.from
+    err.url = err.url or url.shown(options.from)
     error(err)
   end
   local status = (global.strict and result.warnings > 0) and exit.PARTIAL or exit.OK
@@ -325,7 +330,7 @@ function commands.list.run(context)
   sys.seal()
   local backups, err = list.scan(from, options.item)
   if not backups then
-    err.url = options.url
+    err.url = url.shown(options.url)
     error(err)
   end
   local rows, objects = { { "ITEM", "TIME", "SIZE", "STATE", "KEY" } }, json.array {}

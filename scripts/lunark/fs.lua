@@ -218,6 +218,31 @@ function fs.mkdir_all(path, mode)
   return true, nil, missing
 end
 
+--- Makes a directory that was granted by its own path, and what is missing above it: the write capability is
+--- asked for the directory alone. What was made is still there after a crash.
+---@param path string
+---@return true?
+---@return table? err
+function fs.mkdir_granted(path)
+  local ok, err = check("write", path, "mkdir_granted")
+  if not ok then return nil, err end
+  local missing, at = {}, fs.absolute(path)
+  while not stat.stat(at) and at ~= "/" do
+    table.insert(missing, 1, at)
+    at = fs.dirname(at)
+  end
+  for _, directory in ipairs(missing) do
+    local done, message, code = stat.mkdir(directory, tonumber("777", 8))
+    if not done and code ~= errno.EEXIST then return failure("mkdir_granted", directory, message, code) end
+    local parent = fcntl.open(fs.dirname(directory), fcntl.O_RDONLY | fcntl.O_CLOEXEC)
+    if parent then
+      unistd.fsync(parent)
+      unistd.close(parent)
+    end
+  end
+  return true
+end
+
 --- Removes a name that is no directory.
 ---@param path string
 ---@return true?

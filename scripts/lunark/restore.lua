@@ -37,7 +37,7 @@ local function prepare(into, overwrite)
   elseif err.kind ~= "not_found" then
     return nil, err
   end
-  return fs.mkdir_all(into)
+  return fs.mkdir_granted(into)
 end
 
 -- What the backup must be: size and hash, from its manifest or from the mark on `latest`.

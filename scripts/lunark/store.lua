@@ -4,19 +4,15 @@
 
 local core_file = require "lunark.core.file"
 local crypto = require "lunark.core.crypto"
-local errno = require "posix.errno"
-local fcntl = require "posix.fcntl"
 local fs = require "lunark.fs"
 local http = require "lunark.http"
 local log = require "lunark.log"
 local options = require "lunark.options"
-local posix_stat = require "posix.sys.stat"
 local provider = require "lunark.provider"
 local retry = require "lunark.retry"
 local stream = require "lunark.core.stream"
 local sys = require "lunark.core.sys"
 local task = require "lunark.core.task"
-local unistd = require "posix.unistd"
 local url = require "lunark.url"
 
 local store = {}
@@ -181,31 +177,6 @@ function Store:can(feature)
   return has ~= nil and has ~= false
 end
 
--- Makes the directory that somebody named as a store, and what is missing above it. Only that is
--- granted, not what is above it, so this asks no capability.
-local function make_root(path)
-  local missing, at = {}, path
-  while not posix_stat.stat(at) and at ~= "/" do
-    table.insert(missing, 1, at)
-    at = fs.dirname(at)
-  end
-  for _, directory in ipairs(missing) do
-    local ok, message, code = posix_stat.mkdir(directory, tonumber("777", 8))
-    if not ok and code ~= errno.EEXIST then
-      return nil, sys.error {
-        kind = "denied", op = "store.check", code = code, message = ("%s can't be made: %s"):format(directory,
-          tostring(message):gsub("^.*: ", ""):lower()),
-      }
-    end
-    local parent = fcntl.open(fs.dirname(directory), fcntl.O_RDONLY | fcntl.O_CLOEXEC)
-    if parent then
-      unistd.fsync(parent)
-      unistd.close(parent)
-    end
-  end
-  return true
-end
-
 --- Says whether the store is there and lets these credentials in. For "write" a directory that is
 --- not there is made.
 ---@param mode string "read" or "write"
@@ -215,7 +186,7 @@ function Store:check(mode)
   if self.inner.check then
     local ok, err = self:try("check", "check", function() return self.inner:check(mode, self.prefix) end)
     if ok and mode == "write" and self.scheme == "file" and sys.check("write", self.text) then
-      return make_root(self.text)
+      return fs.mkdir_granted(self.text)
     end
     return ok, err
   end

@@ -82,6 +82,13 @@ local function parse_file(text, rest)
   return { scheme = "file", host = "", path = path, query = {}, text = text, archive = archive_of(path) }
 end
 
+--- A store's URL as it may be shown, whatever somebody wrote into it: without user, password and options.
+---@param text string
+---@return string
+function url.shown(text)
+  return (text:gsub("%?.*$", ""):gsub("^(%a[%w+.-]*://)[^/]*@", "%1"))
+end
+
 --- Reads a store's URL. What has no `scheme://` is a path.
 ---@param text string
 ---@return lunark.url.Url?

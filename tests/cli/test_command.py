@@ -150,5 +150,40 @@ return require "lunark.policy" {
         self.assertIn("stored", text)
 
 
+class Words(Case):
+    """What people mistype, and what must never be shown."""
+
+    def setUp(self):
+        super().setUp()
+        self.write("src/a", "x")
+
+    def test_a_secret_in_a_url_is_refused_and_not_shown(self):
+        for url in ("s3://bucket/p?secret_key=hUsHhUsH", "s3://AKIA:hUsHhUsH@bucket/p"):
+            for args in (["backup", "files", self.path("src"), "--to", url], ["list", url],
+                         ["restore", "--from", url, "--into", self.path("into")]):
+                for more in ([], ["--json"], ["--log-format", "json", "--log-level", "debug"]):
+                    done = self.lunark(*args, *more, status=2)
+                    self.assertNotIn("hUsHhUsH", done.stdout + done.stderr)
+
+    def test_folders_whose_parents_are_missing_are_made(self):
+        self.lunark("backup", "files", self.path("src"), "--to", self.path("a/b/store"), "--work-dir", self.path("c/d/w"))
+        self.lunark("restore", "--from", self.path("a/b/store"), "--into", self.path("e/f/into"))
+        self.assertTrue(os.path.exists(self.path("e/f/into") + self.path("src/a")))
+
+    def test_control_characters_do_not_reach_the_terminal(self):
+        done = self.lunark("backup", "files", self.path("src"), "--to", self.path("st"), "--name", "a\n\x1b[2J", status=2)
+        self.assertNotIn("\x1b", done.stderr)
+        self.assertEqual(2, len(done.stderr.splitlines()))
+
+    def test_a_store_that_is_not_there_is_3(self):
+        self.lunark("list", self.path("nowhere"), status=3)
+        self.lunark("restore", "--from", self.path("nowhere"), "--into", self.path("into"), status=3)
+        self.assertFalse(os.path.exists(self.path("into")))
+
+    def test_too_little_memory(self):
+        done = self.lunark("list", self.path("st"), "--memory", "1", status=2)
+        self.assertIn("--memory", done.stderr)
+
+
 if __name__ == "__main__":
     main()

@@ -131,15 +131,8 @@ end
 ---@field stamp string|nil TIME as written
 ---@field style string|nil form of TIME
 
---- Takes a key apart.
----@param key string relative to the store
----@return lunark.naming.Key|nil nil when it is not one of ours
-function naming.parse_key(key)
-  local item, file = key:match("^([^/]+)/([^/]+)$")
-  if not item or file:sub(1, #item + 1) ~= item .. "-" then
-    return nil
-  end
-  local rest = file:sub(#item + 2)
+-- What stands behind the item's name in a file's name.
+local function parse_rest(item, rest)
   local latest = rest:match("^latest(%..+)$")
   if latest then
     return { item = item, kind = "latest", suffix = latest }
@@ -159,6 +152,31 @@ function naming.parse_key(key)
     kind = "report"
   end
   return { item = item, kind = kind, suffix = suffix, time = seconds, stamp = stamp, style = style }
+end
+
+--- Takes a key apart.
+---@param key string relative to the store
+---@return lunark.naming.Key|nil nil when it is not one of ours
+function naming.parse_key(key)
+  local item, file = key:match("^([^/]+)/([^/]+)$")
+  if not item or file:sub(1, #item + 1) ~= item .. "-" then
+    return nil
+  end
+  return parse_rest(item, file:sub(#item + 2))
+end
+
+--- Takes the last part of a key apart, where the folder that names the item is not known.
+---@param file string
+---@return lunark.naming.Key|nil nil when it is not one of ours
+function naming.parse_file(file)
+  for _, form in ipairs { "^([^/]+)%-(latest%.[^/]+)$", "^([^/]+)%-(" .. STANDARD .. "%.[^/]+)$",
+    "^([^/]+)%-(" .. COMPAT .. "%.[^/]+)$" } do
+    local item, rest = file:match(form)
+    if item then
+      return parse_rest(item, rest)
+    end
+  end
+  return nil
 end
 
 --- A text as object metadata can hold it: every byte outside of printable ASCII, and '%', as %XX.

@@ -56,13 +56,14 @@ local function expectation(store, backup)
   return { sha256 = backup.sha256 }
 end
 
--- An object by its full key, which need not be named like a backup of ours.
+-- An object by its full key, which need not be named like a backup of ours. The store begins at the
+-- folder that it is in, so the name of that folder is not in the key.
 local function by_key(store, key)
   local info, err = store:head(key)
   if not info then
     return nil, err
   end
-  local parsed = naming.parse_key(key)
+  local parsed = naming.parse_file(key)
   local meta = info.meta or {}
   local suffix = parsed and parsed.suffix or key:match("%.tar%.gz$") or key:match("%.[^./]*$") or ""
   local backup = {

@@ -56,8 +56,21 @@ class Restore(Case):
         first = self.backup("first")
         self.backup("second")
         subprocess.run(["rm", "-rf", self.into], check=True)
-        self.lunark("restore", "--from", first, "--into", self.into)
+        done = self.lunark("restore", "--from", first, "--into", self.into)
         self.assertEqual("first", self.restored())
+        self.assertNotIn("warn", done.stderr)
+
+    def test_by_full_key_is_compared_with_the_manifest_or_the_mark_of_latest(self):
+        first = self.backup("first")
+        second = self.backup("second")
+        latest = self.store + "/data/data-latest.tar.gz"
+        done = self.lunark("restore", "--json", "--from", latest, "--into", self.into)
+        self.assertEqual(("data", "ok"), (json.loads(done.stdout)["item"], json.loads(done.stdout)["state"]))
+        self.assertNotIn("warn", done.stderr)
+        os.rename(second, first)
+        subprocess.run(["rm", "-rf", self.into], check=True)
+        failed = self.lunark("restore", "--from", first, "--into", self.into, status=4)
+        self.assertIn(os.path.basename(first), failed.stderr)
 
     def test_several_items(self):
         self.backup("one", "one")

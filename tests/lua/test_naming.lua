@@ -75,6 +75,22 @@ function TestNaming.test_other_peoples_keys()
   end
 end
 
+function TestNaming.test_parse_file()
+  lu.assertEquals(naming.parse_file "my-db-2020-06-16-12:32:57.dump.gz", {
+    item = "my-db", kind = "data", suffix = ".dump.gz", time = 1592310777, stamp = "2020-06-16-12:32:57",
+    style = "compat",
+  })
+  local file = "a-2020-06-16T123257Z.tar.gz"
+  lu.assertEquals(naming.parse_file(file), naming.parse_key("a/" .. file))
+  lu.assertEquals(naming.parse_file("a-2020-06-16T123257Z.manifest.json").kind, "manifest")
+  lu.assertEquals(naming.parse_file "a-b-latest.tar.gz",
+    { item = "a-b", kind = "latest", suffix = ".tar.gz" })
+  for _, other in ipairs { "a.tar.gz", "-latest.tar.gz", "a-latest", "a-2020-13-16T123257Z.tar.gz",
+    "a/b-latest.tar.gz", "a-2020-06-16T123257Z", "" } do
+    lu.assertNil(naming.parse_file(other), other)
+  end
+end
+
 function TestNaming.test_names()
   for _, name in ipairs { "a", "neo4j", "ünïcode ☃", "-dash", "a.b", "latest", ("x"):rep(120) } do
     lu.assertTrue(naming.check_name(name), name)

@@ -211,6 +211,11 @@ int lk_loop_arm(struct lk_loop *loop, struct lk_timer *timer, uint64_t ms, struc
     return 0;
 }
 
+bool lk_timer_overdue(const struct lk_timer *timer)
+{
+    return timer->slot != 0 && timer->due_ns <= lk_now_ns();
+}
+
 void lk_loop_disarm(struct lk_loop *loop, struct lk_timer *timer)
 {
     size_t at = timer->slot - 1;

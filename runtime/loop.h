@@ -58,6 +58,8 @@ void lk_loop_unwatch(struct lk_loop *loop, struct lk_watch *watch);
 /* Arms (again) to expire in `ms` milliseconds from now. -1 only without memory. */
 int lk_loop_arm(struct lk_loop *loop, struct lk_timer *timer, uint64_t ms, struct lk_error *err);
 void lk_loop_disarm(struct lk_loop *loop, struct lk_timer *timer);
+/* True for an armed timer whose time has come, also while the loop has no chance to run it. */
+bool lk_timer_overdue(const struct lk_timer *timer);
 
 /* Any thread. Queues the event once (posting a queued event again is a no-op) and wakes the loop.
  * FIFO order. */

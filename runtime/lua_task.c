@@ -463,6 +463,29 @@ void lk_task_take_cancels(struct lk_runtime *runtime)
     }
 }
 
+/* True if a timeout of the task is due, also one that the loop had no chance to see. */
+static bool overdue(struct lk_task *task)
+{
+    bool cancelled;
+    for (struct lk_scope *scope = task->scopes; scope != NULL; scope = scope->next)
+        scope->expired = scope->expired || lk_timer_overdue(&scope->timer);
+    return pending(task, &cancelled) != NULL;
+}
+
+void lk_task_overtime(lua_State *L)
+{
+    struct lk_tasks *tasks = lk_runtime_of(L)->tasks;
+    struct lk_task *task = tasks->current;
+    if (task->co == NULL)
+        return;
+    /* A task that never parks must not outlive the time of the whole script either. */
+    bool all = tasks->main != NULL && tasks->main != task && overdue(tasks->main);
+    if (all)
+        lk_task_cancel(task, "the time of the script is up");
+    if (overdue(task) || all)
+        raise_pending(L, task);
+}
+
 void lk_task_interrupt(lua_State *L)
 {
     struct lk_runtime *runtime = lk_runtime_of(L);

@@ -62,6 +62,9 @@ void lk_task_cancel(struct lk_task *task, const char *reason);
 /* From a count hook: raises in the running task if it was cancelled, or is about to be
  * (runtime->cancels). */
 void lk_task_interrupt(lua_State *L);
+/* From the count hook: raises when a timeout of the running task, or of the whole script, is due.
+ */
+void lk_task_overtime(lua_State *L);
 /* The task that runtime->cancels is about, NULL for none; and takes in what other threads have
  * asked for. */
 void lk_task_set_main(struct lk_runtime *runtime, struct lk_task *task);

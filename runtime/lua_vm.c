@@ -56,13 +56,17 @@ static int panic(lua_State *L)
     return 0;
 }
 
-/* Lets lunark_cancel reach a script that never parks. */
+/* Lets lunark_cancel and timeouts reach a script that never parks. */
 static void interrupt(lua_State *L, lua_Debug *ar)
 {
     (void)ar;
     struct lk_runtime *runtime = lk_runtime_of(L);
-    if (runtime != NULL && atomic_load(&runtime->cancels) > 0)
+    if (runtime == NULL)
+        return;
+    if (atomic_load(&runtime->cancels) > 0)
         lk_task_interrupt(L);
+    else
+        lk_task_overtime(L);
 }
 
 /* --- scripts by name --- */

@@ -436,6 +436,16 @@ function TestTask.test_group()
   lu.assertNil(group:spawn(print))
 end
 
+function TestTask.test_a_timeout_reaches_what_never_parks()
+  local began = sys.monotonic()
+  local ok, err = task.timeout(0.1, function()
+    while true do end -- luacheck: ignore 542
+  end)
+  lu.assertNil(ok)
+  lu.assertEquals(err.kind, "timeout")
+  lu.assertTrue(sys.monotonic() - began < 5)
+end
+
 function TestTask.test_tasks_that_are_cancelled_before_their_first_turn_end_too()
   local ok, err = pcall(task.map, { 1, 2, 3, 4 }, 3, function() error("x", 0) end)
   lu.assertFalse(ok)

@@ -7,6 +7,7 @@ local commands = require "lunark.commands"
 local corelog = require "lunark.core.log"
 local crypto = require "lunark.crypto"
 local exit = require "lunark.exit"
+local fs = require "lunark.fs"
 local log = require "lunark.log"
 local policy = require "lunark.policy"
 local sys = require "lunark.core.sys"
@@ -106,11 +107,20 @@ local function apply(global, run)
   grant_named(global.allow)
 end
 
--- The script directories come before anything is looked up by name.
+-- The script directories come before anything is looked up by name. What stands behind the SCRIPT of `run`
+-- is not ours.
 local function add_scripts(args)
-  local before = #sys.script_dirs()
-  for i, dir in ipairs(commandline.values(args, "scripts")) do
-    sys.add_script_dir(dir, math.min(i, before + i))
+  local scan = commandline.scan(args, cli.global, 2)
+  if scan.words[1] == "run" then
+    args = scan.before
+  end
+  for i, given in ipairs(commandline.values(args, "scripts")) do
+    local dir = fs.absolute(given)
+    sys.allow("read", dir)
+    if given == "" or not fs.is_dir(dir) then
+      error(usage(("--scripts %s: there is no such folder"):format(given)))
+    end
+    sys.add_script_dir(dir, i)
   end
   for _, dir in ipairs(sys.script_dirs()) do
     sys.allow("read", dir)

@@ -196,7 +196,7 @@ local function add_option(parser, name, option)
 end
 
 local function add_positional(parser, name, option)
-  local added = parser:argument(name):description(describe(option)):argname(metavar(name, option))
+  local added = parser:argument(metavar(name, option)):target(name):description(describe(option))
   if option[1] == "list" then
     added:args(option.required and "+" or "*")
   elseif not option.required then
@@ -245,8 +245,8 @@ function commandline.parser(title, summary, groups, epilog, tail)
         add_option(parser, name, option)
       end
     end
-    local added = table.move(parser._options, first, #parser._options, 1, {})
-    table.move(parser._arguments, arguments, #parser._arguments, #added + 1, added)
+    local added = table.move(parser._arguments, arguments, #parser._arguments, 1, {})
+    table.move(parser._options, first, #parser._options, #added + 1, added)
     if #added > 0 then
       parser:group(group[1], table.unpack(added))
     end

@@ -67,8 +67,12 @@ return policy {
   options = {
     address = { "string", env = "NEO4J_ADDR", required = true, metavar = "HOST[:6362]", help = "the server" },
     database = { "list", env = "DATABASE", required = true, metavar = "NAME,...", help = "what to back up" },
-    heap_size = { "string", env = "HEAP_SIZE", default = "2G", help = "heap of neo4j-admin" },
-    pagecache = { "string", env = "PAGE_CACHE", default = "2G", help = "page cache of neo4j-admin" },
+    heap_size = {
+      "string", env = "HEAP_SIZE", default = "2G", metavar = "SIZE", help = "heap of neo4j-admin",
+    },
+    pagecache = {
+      "string", env = "PAGE_CACHE", default = "2G", metavar = "SIZE", help = "page cache of neo4j-admin",
+    },
     fallback_to_full = flag("FALLBACK_TO_FULL", true, "make a full backup where an incremental one fails"),
     check_consistency = flag("CHECK_CONSISTENCY", true, "check the backup"),
     check_graph = flag("CHECK_GRAPH", true, "check nodes and relationships"),

@@ -52,6 +52,10 @@ return policy {
         scripts = ["--scripts", self.path("mine")]
         self.assertIn("says hello", self.lunark("backup", "--help", *scripts).stdout)
         self.assertIn("--word WORD", self.lunark("backup", "hello", "-h", *scripts).stdout)
+        self.assertIn("--word WORD", self.lunark("backup", "hello", "-h", "--scripts=mine", cwd=self.path()).stdout)
+        for none in ("", self.path("none")):
+            self.assertIn(f"--scripts {none}: there is no such folder",
+                          self.lunark("backup", "hello", "--scripts", none, status=2).stderr)
         self.lunark("backup", "hello", "--word", "you", "--to", self.path("store"), *scripts)
         (stored,) = glob.glob(self.path("store/hello/hello-2*.txt.gz"))
         self.assertEqual(b"you\n", subprocess.run(["gzip", "-dc", stored], check=True, capture_output=True).stdout)
@@ -85,6 +89,8 @@ return require "lunark.policy" {
 
     def test_run(self):
         script = self.write("s.lua", "print(arg[0]:match('[^/]*$'), ...)\nreturn 7\n")
+        done = self.lunark("run", script, "--scripts", "none", "--help", status=7)
+        self.assertEqual("s.lua\t--scripts\tnone\t--help\n", done.stdout)
         done = self.lunark("run", script, "a", "--json", "-h", status=7)
         self.assertEqual("s.lua\ta\t--json\t-h\n", done.stdout)
         self.assertIn("can't be read", self.lunark("run", self.path("none.lua"), status=2).stderr)

@@ -68,7 +68,7 @@ function TestCommandline.test_words_behind_two_dashes_are_no_options()
 end
 
 function TestCommandline.test_what_is_wrong()
-  refused("missing argument 'path'", "lunark test --help", "--need=x")
+  refused("missing argument 'PATH'", "lunark test --help", "--need=x")
   refused("--need is missing", nil, "p")
   refused("unknown option '--sizes'", "did you mean '--size'?", "--need=x", "p", "--sizes", "1")
   refused("--size: '1Q' is not what is expected", nil, "--need=x", "p", "--size", "1Q")
@@ -79,8 +79,8 @@ function TestCommandline.test_help_names_every_option()
   local help = commandline.parser("lunark test", "what it does", GROUPS, "The end."):get_help()
   lu.assertEquals(help:match("^[^\n]*"), "Usage: lunark test [options] --need NEED PATH...")
   for _, part in ipairs {
-    "What it does.", "-n NAME", "--size SIZE", "default: 1M", "--exclude PATTERN", "--no-latest",
-    "don't move it", "environment: LUNARK_TEST_LIST", "The end.",
+    "What it does.", "\n   PATH ", "-n NAME", "--size SIZE", "default: 1M",
+    "--exclude PATTERN", "--no-latest", "don't move it", "environment: LUNARK_TEST_LIST", "The end.",
   } do
     lu.assertStrContains(help, part)
   end

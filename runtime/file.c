@@ -22,7 +22,8 @@
 #define DIRECT_SIZE ((size_t)256 << 10)
 #define DIRECT_ALIGN ((size_t)4096)
 
-enum { STREAM_SLABS = 3 };
+/* Pieces of a file that may be on their way: two for each worker that compresses them, and two. */
+enum { STREAM_SLABS_MIN = 3, STREAM_SLABS_MAX = 12 };
 #define PIECE ((size_t)1 << 20)
 
 static int disk_error(struct lk_error *err, int errnum, const char *what, const char *path)
@@ -396,8 +397,11 @@ struct lk_stream *lk_file_stream(struct lk_pool *pool, struct lk_file *file, uin
     s->file = lk_file_ref(file);
     s->at = first;
     s->left = first > last ? 0 : last - first < UINT64_MAX ? last - first + 1 : UINT64_MAX;
-    s->slabs = lk_slabs_new(PIECE, STREAM_SLABS, err);
-    s->output = s->slabs ? lk_stream_new(STREAM_SLABS - 1, err) : NULL;
+    int slabs = lk_pool_width(pool) * 2 + 2;
+    slabs = slabs < STREAM_SLABS_MIN ? STREAM_SLABS_MIN : slabs;
+    slabs = slabs > STREAM_SLABS_MAX ? STREAM_SLABS_MAX : slabs;
+    s->slabs = lk_slabs_new(PIECE, slabs, err);
+    s->output = s->slabs ? lk_stream_new(STREAM_SLABS_MIN - 1, err) : NULL;
     if (!s->output) {
         free_source(s);
         return NULL;

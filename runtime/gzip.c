@@ -102,7 +102,7 @@ int lk_gzip_in_flight(size_t memory, int jobs)
 {
     /* A member takes a slab before the compressor and one behind it; 2/5 of the memory is theirs.
      */
-    size_t most = memory / LK_MEMBER_SIZE / 5;
+    size_t most = memory / LK_MEMBER_SIZE / 6;
     size_t wanted = jobs < 1 ? 4 : (size_t)jobs * 4 + 2;
     size_t count = wanted < most ? wanted : most;
 

@@ -46,7 +46,7 @@ struct lk_stream *lk_gzip(struct lk_pool *pool, struct lk_stream *input,
                           struct lk_error *err);
 /* How many chunks at once fit both the compression width and a budget of memory for the whole way
  * from the source to the store: four a worker and a little, so that a worker never waits for one
- * that takes long, at most two fifths of the budget, 3 or more. */
+ * that takes long, at most a third of the budget, 3 or more. */
 int lk_gzip_in_flight(size_t memory, int jobs);
 /* Any gzip data: members that carry their sizes are inflated in parallel, others one after the
  * other. Input that is not gzip, is cut off, or has garbage or a wrong CRC fails with LK_CORRUPT

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- conformance.lua - what every store must do, whatever its provider. Run on the store whose URL is in
--- LUNARK_TEST_STORE, which is empty: `luarun tests/lua/run.lua tests/provider/conformance.lua`.
+-- LUNARK_TEST_STORE, which is empty: `luarun tests/lua/run.lua tests/provider/conformance.lua`. A provider of
+-- yours is found in LUNARK_PATH.
 -- LUNARK_TEST_WRONG holds options (name=value, commas) with which the store must refuse.
 local lu = require "luaunit"
 local crypto = require "lunark.core.crypto"
@@ -560,6 +561,27 @@ function TestStore.test_wrong_credentials()
     lu.assertNil(ok, call)
     lu.assertEquals(err.kind, "auth", call)
     lu.assertStrContains(err.hint, "credentials", call)
+  end
+end
+
+-- A store is held to the features that its provider declares; what it lacks is named.
+local features = {
+  copy = { "^test_copy" }, range = { "^test_range_" },
+  multipart = {
+    "^test_upload_", "part", "^test_abort_", "^test_source_fails$", "^test_cancel_",
+    "^test_exclusive_upload$",
+  },
+}
+
+local probe = assert(store.open(base))
+for feature, patterns in pairs(features) do
+  if not probe:can(feature) then
+    print(("skipped: the tests of the feature '%s', which the provider does not have"):format(feature))
+    for name in pairs(TestStore) do
+      for _, pattern in ipairs(patterns) do
+        if name:find(pattern) then TestStore[name] = nil end
+      end
+    end
   end
 end
 

@@ -36,12 +36,18 @@ static int fail(const char *what, const struct lunark_error *error)
 int main(int argc, char **argv)
 {
     static const char *const kinds[] = {"exec", "net", "read", "write", "env", "posix"};
-    static const char *const dirs[] = {"scripts", ".", NULL}; /* the tree's own copies come first */
+    /* A folder of the user's own, then the tree's own copies, before the embedded ones. */
+    const char *dirs[] = {"scripts", ".", NULL, NULL};
     struct lunark_options options = {.size = sizeof options, .flags = LUNARK_FULL_LUA};
     struct lunark_error error;
     if (argc < 2) {
         fprintf(stderr, "usage: luarun SCRIPT [ARGS]\n");
         return 2;
+    }
+    const char *mine = getenv("LUNARK_PATH");
+    if (mine != NULL && mine[0] == '/') {
+        memmove(dirs + 1, dirs, 2 * sizeof *dirs);
+        dirs[0] = mine;
     }
     options.script_dirs = dirs;
     runtime = lunark_new(&options, &error);

@@ -15,7 +15,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from harness import LUNARK, Case, environment, free_port, load_json, main, make_tree  # noqa: E402
+from harness import LUNARK, Case, environment, load_json, main, make_tree  # noqa: E402
 
 
 class Archives(Case):
@@ -122,22 +122,9 @@ class Archives(Case):
 
 class Addressing(Case):
     def test_virtual_host_and_path_style(self):
-        server = self.s3()
-        server.stop()
-        # The same folder behind a server that takes the bucket from the host's name.
-        port = free_port()
-        child = subprocess.Popen([*server.child.args[:7], "--port", f"127.0.0.1:{port}", "--virtual-domain",
-                                  f"localhost:{port}", *server.child.args[9:]], env=environment(),
-                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.addCleanup(lambda: (child.terminate(), child.wait()))
-        for _ in range(100):
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        server.bucket("bucket")
+        server = self.s3("--virtual-domain", "localhost:PORT")
         tree = make_tree(self.path("src"), files=5)
-        url = f"s3://bucket/p?endpoint=http://localhost:{port}&region={server.region}&path_style=false"
+        url = f"s3://bucket/p?endpoint=http://localhost:{server.port}&region={server.region}&path_style=false"
         self.lunark("backup", "files", tree, "--to", url, "--name", "n", env=server.env())
         self.assertIn("p/n/n-latest.tar.gz", server.objects("bucket"))
         self.lunark("restore", "--from", url, "--item", "n", "--into", self.path("into"), env=server.env())

@@ -149,7 +149,7 @@ class Killed(Case):
         """Every visible archive is whole and has what the tree had; every manifest has its archive."""
         for key in objects:
             if key.endswith(".tar.gz"):
-                with tarfile.open(fileobj=read(key), mode="r:gz") as archive:
+                with read(key) as file, tarfile.open(fileobj=file, mode="r:gz") as archive:
                     names = archive.getnames()
                 self.assertTrue(names)
             if key.endswith(".manifest.json"):
@@ -190,7 +190,7 @@ class Killed(Case):
         server = self.s3()
         bucket = server.bucket("bucket")
         self.rounds(server.url(bucket), server.env(), lambda: server.objects(bucket),
-                    lambda key: open(os.path.join(server.data, bucket, key), "rb"), 15)
+                    lambda key: server.read(bucket, key), 15)
 
     def test_two_runs_at_once_and_the_older_finishes_last(self):
         tree = self.path("src")

@@ -4,6 +4,7 @@
 Everything that is started is ended by pid, and the scratch folder is removed."""
 import glob
 import hashlib
+import io
 import json
 import os
 import random
@@ -16,13 +17,12 @@ import tempfile
 import time
 import unittest
 
+import servers
+from servers import CACHE, free_port  # noqa: F401
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-CACHE = os.environ.get("LUNARK_CACHE") or os.path.join(
-    os.environ.get("XDG_CACHE_HOME") or os.path.join(os.environ.get("HOME", "/tmp"), ".cache"), "lunark")
 BUILD = os.path.join(ROOT, "build", os.environ.get("LUNARK_TEST_BUILD", "release"))
 LUNARK = os.path.join(BUILD, "lunark")
-GATEWAY = os.path.join(CACHE, "versitygw-1.8.0", "versitygw")
-MOTO = os.path.join(CACHE, "moto-5.2.5", "bin", "moto_server")
 
 
 def environment(**more):
@@ -34,43 +34,57 @@ def environment(**more):
     return env
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_for_port(port, child, seconds=30):
-    for _ in range(seconds * 20):
-        with socket.socket() as s:
-            if s.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        if child.poll() is not None:
-            break
-        time.sleep(0.05)
-    raise AssertionError(f"no server on port {port}: {child.args}")
+# What moto is asked with: boto3, which is in its environment.
+BOTO = """
+import sys, boto3
+call, bucket, argument = sys.argv[1:4]
+s3 = boto3.client("s3")
+if call == "create":
+    s3.create_bucket(Bucket=bucket)
+elif call == "objects":
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    print("\\n".join(o["Key"] for page in pages for o in page.get("Contents", [])))
+elif call == "uploads":
+    print("\\n".join(u["UploadId"] for u in s3.list_multipart_uploads(Bucket=bucket).get("Uploads", [])))
+elif call == "get":
+    sys.stdout.buffer.write(s3.get_object(Bucket=bucket, Key=argument)["Body"].read())
+"""
 
 
 class S3Server:
-    """versitygw over a plain folder: buckets are folders, so what was stored can be looked at on disk."""
-    access, secret, region = "testaccess", "testsecretkey", "us-east-1"
+    """versitygw over a plain folder (buckets are folders, so what was stored can be looked at on disk); where no Go
+    toolchain could build that, moto."""
 
-    def __init__(self, scratch):
-        if not os.path.exists(GATEWAY):
-            raise unittest.SkipTest("versitygw 1.8.0 is not here (needs a Go toolchain; tests/support/tools.sh)")
-        self.data = os.path.join(scratch, "s3-data")
-        os.makedirs(self.data, exist_ok=True)
-        self.port = free_port()
-        self.endpoint = f"http://127.0.0.1:{self.port}"
-        self.log = open(os.path.join(scratch, "s3.log"), "wb")
-        self.child = subprocess.Popen(
-            [GATEWAY, "--access", self.access, "--secret", self.secret, "--region", self.region,
-             "--port", f"127.0.0.1:{self.port}", "posix", self.data],
-            env=environment(), stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
-        wait_for_port(self.port, self.child)
+    def __init__(self, scratch, *options):
+        scratch = os.path.join(scratch, "s3")
+        os.makedirs(scratch, exist_ok=True)
+        self.servers = servers.Servers(scratch)
+        self.first = "bucket"
+        try:
+            try:
+                self.port = self.servers.versitygw([self.first], *options)
+            except servers.Unavailable:
+                if options:
+                    raise
+                self.port = self.servers.moto([self.first])
+        except servers.Unavailable as reason:
+            raise unittest.SkipTest(str(reason)) from reason
+        self.data = self.servers.env.get("LUNARK_TEST_S3_DATA")
+        self.endpoint = self.servers.env["AWS_ENDPOINT_URL"]
+        self.region = self.servers.env["AWS_REGION"]
+        self.access = self.servers.env["AWS_ACCESS_KEY_ID"]
+        self.secret = self.servers.env["AWS_SECRET_ACCESS_KEY"]
+
+    def ask(self, call, bucket, argument=""):
+        python = os.path.join(os.path.dirname(servers.MOTO), "python")
+        return subprocess.run([python, "-c", BOTO, call, bucket, argument], env=self.servers.env, check=True,
+                              stdout=subprocess.PIPE).stdout
 
     def bucket(self, name):
-        os.makedirs(os.path.join(self.data, name), exist_ok=True)
+        if self.data:
+            os.makedirs(os.path.join(self.data, name), exist_ok=True)
+        elif name != self.first:
+            self.ask("create", name)
         return name
 
     def url(self, bucket, prefix=""):
@@ -80,27 +94,30 @@ class S3Server:
         return {"AWS_ACCESS_KEY_ID": self.access, "AWS_SECRET_ACCESS_KEY": self.secret}
 
     def objects(self, bucket):
-        """Keys that a client can see, from the folder itself (uploads in flight live in .sgwtmp)."""
+        """Keys that a client can see."""
+        if not self.data:
+            return sorted(self.ask("objects", bucket).decode().split())
         base = os.path.join(self.data, bucket)
         found = []
         for folder, folders, files in os.walk(base):
-            folders[:] = [f for f in folders if f != ".sgwtmp"]
+            folders[:] = [f for f in folders if f != ".sgwtmp"]  # uploads in flight
             found += [os.path.relpath(os.path.join(folder, f), base) for f in files]
         return sorted(found)
 
+    def read(self, bucket, key):
+        """An object as a file."""
+        if self.data:
+            return open(os.path.join(self.data, bucket, key), "rb")
+        return io.BytesIO(self.ask("get", bucket, key))
+
     def uploads(self, bucket):
         """Multipart uploads that were begun and neither completed nor aborted."""
-        return glob.glob(os.path.join(self.data, bucket, ".sgwtmp", "multipart", "*", "*"))
+        if self.data:
+            return glob.glob(os.path.join(self.data, bucket, ".sgwtmp", "multipart", "*", "*"))
+        return self.ask("uploads", bucket).decode().split()
 
     def stop(self):
-        if self.child.poll() is None:
-            self.child.send_signal(signal.SIGTERM)
-            try:
-                self.child.wait(10)
-            except subprocess.TimeoutExpired:
-                self.child.kill()
-                self.child.wait()
-        self.log.close()
+        self.servers.stop()
 
 
 class Case(unittest.TestCase):
@@ -122,8 +139,8 @@ class Case(unittest.TestCase):
         os.chmod(path, mode)
         return path
 
-    def s3(self):
-        server = S3Server(self.dir)
+    def s3(self, *options):
+        server = S3Server(self.dir, *options)
         self.addCleanup(server.stop)
         return server
 

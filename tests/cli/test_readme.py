@@ -104,6 +104,31 @@ class Readme(Case):
         self.assertIn("neo4j/neo4j-latest.tar.gz", server.objects(bucket))
         self.assertIn("system/system-latest.tar.gz", server.objects(bucket))
 
+    def demo(self, status=0, **env):
+        done = subprocess.run(["sh", os.path.join(ROOT, "tests/support/demo.sh"), env.pop("command", LUNARK)], cwd=ROOT,
+                              env=environment(TMPDIR=self.path(), **env), capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL)
+        self.assertEqual(status, done.returncode, done.stdout + done.stderr)
+        return done
+
+    def test_demo_of_a_folder(self):
+        self.write("my things/build/kept", "x")
+        os.mkfifo(self.path("my things/fifo"))
+        for _ in range(2):
+            done = self.demo(DEMO=self.path("my things"), DEMO_OUT=self.path("out"))
+            self.assertIn("The restored tree is the same as the source.", done.stdout)
+            self.assertNotIn("\033", done.stdout)
+            self.assertTrue(os.path.exists(self.path("out/restored") + self.path("my things/build/kept")))
+
+    def test_demo_that_can_not_be_done(self):
+        self.assertIn("a folder expected", self.demo(2, DEMO=self.path("none")).stderr)
+        self.assertIn("name another folder", self.demo(2, DEMO=self.path(), DEMO_OUT=self.path("out")).stderr)
+        damaging = self.write("damaging", f"#!/bin/sh\n{LUNARK} \"$@\" || exit\n[ $1 != restore ] ||"
+                              f" echo other > {self.path('out/restored')}{self.path('data/file')}\n", 0o755)
+        done = self.demo(1, DEMO=self.path("data"), DEMO_OUT=self.path("out"), command=damaging)
+        self.assertIn("the restored tree is not the same", done.stderr)
+        self.assertIn("> other", done.stderr)
+
 
 if __name__ == "__main__":
     main()

@@ -12,8 +12,6 @@ Peers: tar, pigz, rclone 1.76 and restic 0.18 (./bootstrap bench fetches them), 
 import glob
 import os
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,11 +19,13 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CACHE = os.environ.get("LUNARK_CACHE") or os.path.expanduser("~/.cache/lunark")
+sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
+import servers  # noqa: E402
+from servers import CACHE  # noqa: E402
+
 LUNARK = os.path.join(ROOT, "build/release/lunark")
 RCLONE = os.path.join(CACHE, "rclone-1.76.0/rclone")
 RESTIC = os.path.join(CACHE, "restic-0.18/usr/bin/restic")
-GATEWAY = os.path.join(CACHE, "versitygw-1.8.0/versitygw")
 TREE = os.environ.get("BENCH_TREE", "/usr/share").rstrip("/")
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 INPUT = float(os.environ.get("BENCH_INPUT", "4"))
@@ -106,45 +106,31 @@ def size(pattern):
     return sum(os.path.getsize(p) for p in glob.glob(pattern))
 
 
-def port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 class S3:
     """versitygw over a folder, ended by pid."""
 
     def __init__(self, scratch):
-        self.dir = os.path.join(scratch, "s3")
-        os.makedirs(os.path.join(self.dir, "data"))
-        number = port()
-        self.endpoint = f"http://127.0.0.1:{number}"
-        self.child = subprocess.Popen(
-            [GATEWAY, "--access", "bench", "--secret", "benchsecret", "--port", f"127.0.0.1:{number}", "posix",
-             os.path.join(self.dir, "data")], env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(100):
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", number)) == 0:
-                    break
-            time.sleep(0.1)
-        for bucket in ("ours", "theirs"):
-            os.mkdir(os.path.join(self.dir, "data", bucket))
-        ENV.update(AWS_ACCESS_KEY_ID="bench", AWS_SECRET_ACCESS_KEY="benchsecret", AWS_REGION="us-east-1",
+        self.servers = servers.Servers(os.path.join(scratch, "s3"))
+        os.makedirs(self.servers.scratch, exist_ok=True)
+        self.servers.versitygw(["ours", "theirs"])
+        found = self.servers.env
+        self.data, self.endpoint = found["LUNARK_TEST_S3_DATA"], found["AWS_ENDPOINT_URL"]
+        access, secret, region = (found[n] for n in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"))
+        ENV.update(AWS_ACCESS_KEY_ID=access, AWS_SECRET_ACCESS_KEY=secret, AWS_REGION=region,
                    RESTIC_PASSWORD="bench", RESTIC_CACHE_DIR=os.path.join(scratch, "restic-cache"),
                    RCLONE_CONFIG="/dev/null", RCLONE_CONFIG_B_TYPE="s3", RCLONE_CONFIG_B_PROVIDER="Other",
-                   RCLONE_CONFIG_B_ENDPOINT=self.endpoint, RCLONE_CONFIG_B_ACCESS_KEY_ID="bench",
-                   RCLONE_CONFIG_B_SECRET_ACCESS_KEY="benchsecret", RCLONE_CONFIG_B_REGION="us-east-1", RCLONE_CONFIG_B_NO_CHECK_BUCKET="true")
+                   RCLONE_CONFIG_B_ENDPOINT=self.endpoint, RCLONE_CONFIG_B_ACCESS_KEY_ID=access,
+                   RCLONE_CONFIG_B_SECRET_ACCESS_KEY=secret, RCLONE_CONFIG_B_REGION=region,
+                   RCLONE_CONFIG_B_NO_CHECK_BUCKET="true")
         self.ours = f"s3://ours/b?endpoint={self.endpoint}"
 
     def clean(self):
         for bucket in ("ours", "theirs"):
-            shutil.rmtree(os.path.join(self.dir, "data", bucket), ignore_errors=True)
-            os.mkdir(os.path.join(self.dir, "data", bucket))
+            shutil.rmtree(os.path.join(self.data, bucket), ignore_errors=True)
+            os.mkdir(os.path.join(self.data, bucket))
 
     def stop(self):
-        self.child.send_signal(signal.SIGTERM)
-        self.child.wait()
+        self.servers.stop()
 
 
 def backup(url, level="balanced"):

@@ -63,12 +63,17 @@ def count(text):
 
 
 def skip_lines(text):
-    found = []
+    """What was skipped and why: one line for each reason, with the tests' names."""
+    reasons, lines = {}, []
     for line in text.splitlines():
-        if re.search(r"skipp?(ed)?\b", line, re.I) and not re.search(r"\b0 skipped|skipped=\d+\)?$|^\[  SKIPPED \] \d+ test|"
-                                                                    r"\d+ skipped", line):
-            found.append(line.strip())
-    return found
+        unit = re.match(r"(.*?) \.\.\. skipped (['\"])(.*)\2$", line)
+        if unit:
+            reason = unit.group(3).replace("\\n", " ").strip()
+            reasons.setdefault(reason, []).append(re.sub(r" \(__main__\S*\)", "", unit.group(1)))
+        elif re.search(r"skipp?(ed)?\b", line, re.I) and not re.search(
+                r"\b0 skipped|skipped=\d+\)?$|^\[  SKIPPED \] \d+ test|\d+ skipped|^ *\d+ SKIPPED TEST", line):
+            lines.append(line.strip())
+    return list(dict.fromkeys(lines)) + [f"{reason}: {', '.join(tests)}" for reason, tests in reasons.items()]
 
 
 def run(argv, log):
@@ -107,6 +112,10 @@ def main():
     os.makedirs("build/logs", exist_ok=True)
     strict = bool(os.environ.get("LUNARK_REQUIRE_ALL"))
     only = args.only.split(",")
+    if {"unit", "lua"} & set(only) and not os.path.exists(f"build/{args.build}/luarun"):
+        variant = "" if args.build == "release" else f" BUILD={args.build}"
+        print(f"build/{args.build} has nothing to run\nhint: make{variant} tests, or --build\n0 passed, 1 failed")
+        return 1
     passed = failed = skipped = 0
     skips, broken = [], []
     for suite, name, argv in programs(args):

@@ -71,6 +71,13 @@ static int go_on(lua_State *L, lua_State *co, int nargs, lua_KContext how)
     return how == RESUME ? nresults + 1 : nresults;
 }
 
+/* One that has not begun has its function at 1; one that was a task may keep results there. */
+static bool is_dead(lua_State *co)
+{
+    lua_Debug frame;
+    return lua_status(co) == LUA_OK && lua_getstack(co, 0, &frame) == 0 && !lua_isfunction(co, 1);
+}
+
 /* [arguments...] at the top: moves them over and resumes. */
 static int start(lua_State *L, lua_State *co, int nargs, lua_KContext how)
 {
@@ -82,7 +89,7 @@ static int start(lua_State *L, lua_State *co, int nargs, lua_KContext how)
         lua_pushliteral(L, "too many arguments to resume");
         return fail(L, how, co);
     }
-    if (lua_status(co) == LUA_OK && lua_gettop(co) == 0) {
+    if (is_dead(co)) {
         lua_pushliteral(L, "cannot resume dead coroutine");
         return fail(L, how, co);
     }

@@ -68,7 +68,9 @@ static int work_gc(lua_State *L)
 {
     struct file_op *op = lua_touserdata(L, 1);
 
-    finish(&op->stage);
+    if (!op->stage.running) { /* as in a plain Lua that ends */
+        finish(&op->stage);
+    }
     return 0;
 }
 

@@ -206,8 +206,6 @@ static void read_options(lua_State *L, struct lk_http_options *options)
                                        "insecure",     "proxy",   "http2",   "expect_continue",
                                        "resolve",      NULL};
     lk_check_keys(L, 1, "http.request", keys);
-    if (lua_getmetatable(L, 1)) /* its values would not be held by the table */
-        lk_misuse(L, "http.request", "a table with a metatable can't be used");
     options->method = read_text(L, "method");
     options->url = read_text(L, "url");
     if (options->url == NULL)

@@ -83,7 +83,11 @@ static int task_spawn(lua_State *L)
 static int task_cancel(lua_State *L)
 {
     struct lk_task *task = luaL_checkudata(L, 1, TASK_CLASS);
-    lk_task_cancel(task, luaL_optstring(L, 2, NULL));
+    luaL_optstring(L, 2, NULL);
+    lua_settop(L, 2);
+    if (!task->cancelled && task->state != TASK_ENDED)
+        lua_setiuservalue(L, 1, SLOT_REASON);
+    lk_task_cancel(task, NULL);
     return 0;
 }
 

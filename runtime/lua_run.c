@@ -81,8 +81,7 @@ int lk_run_start(struct lk_runtime *runtime, struct lk_run *script, const char *
     lua_pushcfunction(L, start_protected);
     lua_pushlightuserdata(L, &state);
     if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
-        lk_error_of_value(L, -1, err);
-        lua_pop(L, 1);
+        lk_error_of_failure(L, err);
         return -1;
     }
     lk_task_set_main(runtime, script->task);
@@ -137,14 +136,13 @@ int lk_run_finish(struct lk_runtime *runtime, struct lk_run *script, struct lk_e
     lua_State *L = runtime->lua;
     struct lk_error ignored;
     struct finish finish = {script, err != NULL ? err : &ignored, false};
-    if (!script->started || !lk_task_ended(script->task))
+    if (!script->started || !script->wound_up || lk_tasks_live(runtime) > 0)
         return lk_error_set(err, LK_USAGE, "no script has ended");
     script->started = false;
     lua_pushcfunction(L, finish_protected);
     lua_pushlightuserdata(L, &finish);
     if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
-        lk_error_of_value(L, -1, finish.err);
-        lua_pop(L, 1);
+        lk_error_of_failure(L, finish.err);
         finish.failed = true;
     }
     script->task = NULL;

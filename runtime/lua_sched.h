@@ -22,6 +22,7 @@ struct lk_task {
     struct join *joins;
     struct lk_task *next, *prev; /* live tasks */
     struct lk_event wake;
+    const char *reason; /* of its cancellation, unless SLOT_REASON has a script's own */
     int state;
     int barrier;
     int last_turns;

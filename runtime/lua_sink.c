@@ -13,6 +13,7 @@
 
 static void stage_over(struct lk_stage_op *stage)
 {
+    stage->running = false;
     if (stage->finish) {
         stage->finish(stage);
     }
@@ -38,6 +39,7 @@ int lk_stage_park(lua_State *L, int index, struct lk_stage_op *stage)
 
     stage->loop = runtime->loop;
     stage->event.run = run_event;
+    stage->running = true;
     if (lk_pool_stage(runtime->pool, "work", run_stage, stage, &stage->err) < 0) {
         stage->rc = -1;
         stage_over(stage);
@@ -138,6 +140,9 @@ static void cancel(struct lk_op *op)
     }
 }
 
+/* While the stage runs, which is so only when the state of a plain Lua is closed, finish()
+ * releases.
+ */
 static int sink_gc(lua_State *L)
 {
     struct sink *sink = lua_touserdata(L, 1);
@@ -145,7 +150,9 @@ static int sink_gc(lua_State *L)
     if (sink->stream) {
         lk_stream_cancel(sink->stream);
     }
-    release(sink);
+    if (!sink->stage.running) {
+        release(sink);
+    }
     return 0;
 }
 

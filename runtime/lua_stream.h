@@ -35,6 +35,7 @@ struct lk_stage_op {
     struct lk_loop *loop;                      /* for the stage thread, which does not look at op */
     void (*work)(struct lk_stage_op *stage);   /* stage thread: sets rc and err */
     void (*finish)(struct lk_stage_op *stage); /* loop thread, once, when it is over; may be NULL */
+    bool running;                              /* the stage thread has it */
     int rc;
     struct lk_error err;
 };

@@ -92,6 +92,8 @@ static void push_cancelled(lua_State *L, struct lk_task *task)
     struct lk_error err;
     lk_error_set(&err, LK_CANCELLED, "cancelled");
     if (task->co != NULL && task->state != TASK_ENDED) {
+        if (task->reason != NULL)
+            snprintf(err.message, sizeof err.message, "%s", task->reason);
         lk_push_task(L, task);
         if (lua_getiuservalue(L, -1, SLOT_REASON) == LUA_TSTRING)
             snprintf(err.message, sizeof err.message, "%s", lua_tostring(L, -1));
@@ -400,12 +402,12 @@ struct lk_task *lk_task_spawn(lua_State *L, int n)
     luaL_setmetatable(L, TASK_CLASS);
     task->co = lua_newthread(L);
     lua_setiuservalue(L, -2, SLOT_THREAD);
+    if (!lua_checkstack(task->co, n + 8))
+        luaL_error(L, "too many arguments");
     lua_rawgetp(L, LUA_REGISTRYINDEX, &live_key);
     lua_pushvalue(L, -2);
     lua_rawsetp(L, -2, task);
     lua_pop(L, 1);
-    if (!lua_checkstack(task->co, n + 8))
-        luaL_error(L, "too many arguments");
     lua_insert(L, function); /* task function arguments... */
     lua_pushcfunction(task->co, body);
     lua_xmove(L, task->co, n + 1);
@@ -433,14 +435,10 @@ void lk_task_poke(struct lk_task *task, struct lk_scope *source)
 
 void lk_task_cancel(struct lk_task *task, const char *reason)
 {
-    lua_State *L = task->runtime->tasks->L;
     if (task->state == TASK_ENDED || task->cancelled)
         return;
     task->cancelled = true;
-    if (reason != NULL && lua_checkstack(L, 6)) {
-        lua_pushstring(L, reason);
-        set_slot(L, task, SLOT_REASON);
-    }
+    task->reason = reason;
     lk_task_poke(task, NULL);
 }
 
@@ -493,12 +491,11 @@ void lk_task_interrupt(lua_State *L)
     lk_task_take_cancels(runtime);
     if (task->co == NULL || !lk_task_pending(task))
         return;
-    /* Whoever catches the error and goes on computing is stopped for good. */
-    if (runtime->tasks->hard && ++task->last_turns > LAST_TURNS && lua_isyieldable(L) &&
-        L == task->co)
-        lua_yield(L, 0);
-    else
-        raise_pending(L, task);
+    /* Whoever catches the error and goes on computing meets it again at the next instruction, on
+     * each level out to the first. */
+    if (runtime->tasks->hard && ++task->last_turns > LAST_TURNS)
+        lua_sethook(L, lua_gethook(L), LUA_MASKCOUNT, 1);
+    raise_pending(L, task);
 }
 
 bool lk_task_ended(const struct lk_task *task)

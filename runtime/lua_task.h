@@ -58,6 +58,7 @@ void lk_tasks_free(struct lk_runtime *runtime);
 /* Function and n arguments on the stack -> a Task on the stack, started at the next turn of the
  * loop. */
 struct lk_task *lk_task_spawn(lua_State *L, int n);
+/* Needs no memory. reason: a text that stays, or NULL. */
 void lk_task_cancel(struct lk_task *task, const char *reason);
 /* From a count hook: raises in the running task if it was cancelled, or is about to be
  * (runtime->cancels). */
@@ -106,6 +107,9 @@ int lk_raise(lua_State *L, const struct lk_error *err);
 void lk_push_error_table(lua_State *L, const struct lk_error *err);
 /* Fills *err from any Lua value (error table, string, other). */
 void lk_error_of_value(lua_State *L, int index, struct lk_error *err);
+/* The same outside a protected call, where nothing may raise: for the value at the top, which it
+ * takes away. */
+void lk_error_of_failure(lua_State *L, struct lk_error *err);
 /* Raises LK_USAGE, naming function and argument. */
 int lk_misuse(lua_State *L, const char *function, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -187,6 +187,26 @@ void lk_error_of_value(lua_State *L, int index, struct lk_error *err)
         lk_error_set(err, LK_USAGE, "error is a %s value", luaL_typename(L, index));
 }
 
+static int describe(lua_State *L)
+{
+    lk_error_of_value(L, 1, lua_touserdata(L, 2));
+    return 0;
+}
+
+void lk_error_of_failure(lua_State *L, struct lk_error *err)
+{
+    struct lk_error found; /* err may be NULL */
+    lua_pushcfunction(L, describe);
+    lua_insert(L, -2);
+    lua_pushlightuserdata(L, &found);
+    if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
+        lua_pop(L, 1);
+        lk_error_set(&found, LK_MEMORY, "out of memory for scripts");
+    }
+    if (err != NULL)
+        *err = found;
+}
+
 /* --- option tables --- */
 
 static bool is_listed(const char *key, const char *const *keys)
@@ -204,6 +224,8 @@ void lk_check_keys(lua_State *L, int index, const char *function, const char *co
         return;
     if (!lua_istable(L, index))
         lk_misuse(L, function, "expected a table of options, got %s", luaL_typename(L, index));
+    if (lua_getmetatable(L, index)) /* its values would not be held by the table */
+        lk_misuse(L, function, "a table of options can't have a metatable");
     lua_pushnil(L);
     while (lua_next(L, index) != 0) {
         if (lua_type(L, -2) == LUA_TSTRING && !is_listed(lua_tostring(L, -2), keys))

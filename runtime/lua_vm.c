@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <lauxlib.h>
 #include <lualib.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -347,24 +348,27 @@ int lk_require_script(lua_State *L)
     return guard_module(L, LUA_OK, 0);
 }
 
+/* [open, name as light userdata] */
+static int add_module(lua_State *L)
+{
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &loaded_key);
+    lua_pushvalue(L, 1);
+    lua_call(L, 0, 1);
+    lua_setfield(L, -2, lua_touserdata(L, 2));
+    return 0;
+}
+
 int lk_vm_add_module(lua_State *L, const char *name, lua_CFunction open, struct lk_error *err)
 {
     if (is_below(name, "lunark"))
         return lk_error_set(err, LK_USAGE, "module '%s': names under 'lunark' are taken", name);
-    int top = lua_gettop(L);
-    lua_pushcfunction(L, lk_require_library);
-    lua_pop(L, 1);
+    lua_pushcfunction(L, add_module);
     lua_pushcfunction(L, open);
-    if (lua_pcall(L, 0, 1, 0) != LUA_OK) {
-        lk_error_of_value(L, -1, err);
-        lua_settop(L, top);
-        return -1;
-    }
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &loaded_key);
-    lua_insert(L, -2);
-    lua_setfield(L, -2, name);
-    lua_settop(L, top);
-    return 0;
+    lua_pushlightuserdata(L, (void *)(uintptr_t)name);
+    if (lua_pcall(L, 2, 0, 0) == LUA_OK)
+        return 0;
+    lk_error_of_failure(L, err);
+    return -1;
 }
 
 /* --- the state --- */
@@ -436,7 +440,7 @@ int lk_vm_new(struct lk_runtime *runtime, size_t limit, struct lk_error *err)
     lua_pushcfunction(L, open_state);
     int status = lua_pcall(L, 0, 0, 0);
     if (status != LUA_OK)
-        lk_error_of_value(L, -1, err);
+        lk_error_of_failure(L, err);
     if (status == LUA_OK && lk_tasks_new(L, runtime, err) == 0)
         return 0;
     lk_vm_free(runtime, 0);

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <lauxlib.h>
 #include <lua.h>
+#include <lualib.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -226,6 +227,13 @@ static void cancelling(void **state)
     assert_cancelled("local t = require 'lunark.core.task' while true do pcall(t.sleep, 3600) end",
                      2);
     assert_cancelled("while true do pcall(function() while true do end end) end", 2);
+    assert_cancelled("local function on() while true do pcall(function() while true do end end) "
+                     "end end\n"
+                     "while true do pcall(coroutine.wrap(on)) end",
+                     2);
+    assert_cancelled("while true do pcall(table.sort, {1, 2}, function()\n"
+                     "  while true do pcall(function() while true do end end) end end) end",
+                     2);
     /* before the script begins */
     struct lunark *runtime = make(0);
     lunark_cancel(runtime);
@@ -282,6 +290,53 @@ static void freed_while_it_runs(void **state)
     lunark_free(runtime);
     assert_string_equal(all, "1:closed;");
     assert_int_equal(count_descriptors(), before);
+}
+
+static void finished_too_early(void **state)
+{
+    (void)state;
+    struct lunark_error error;
+    struct lunark *runtime = make(0);
+    assert_int_equal(lunark_start_string(runtime, "left",
+                                         "local task = require 'lunark.core.task'\n"
+                                         "task.spawn(task.shield, function() task.sleep(0.05) end)"
+                                         " task.sleep(0)",
+                                         NULL, &error),
+                     0);
+    int early = 0;
+    while (lunark_step(runtime, -1, &error) > 0)
+        early += lunark_finish(runtime, &error) == 0;
+    assert_int_equal(early, 0);
+    assert_int_equal(lunark_finish(runtime, &error), 0);
+    lunark_free(runtime);
+}
+
+static void odd_values(void **state)
+{
+    (void)state;
+    struct lunark *runtime = make(0);
+    /* what __index makes up, nothing would keep alive */
+    assert_fails(runtime,
+                 "require('lunark.core.stream').of('x'):parts(setmetatable({}, {__index = "
+                 "function(_, key) if key == 'spill_dir' then return ('x'):rep(100) .. key end "
+                 "end}))",
+                 "usage", "metatable");
+    assert_result(runtime,
+                  "local task = require 'lunark.core.task'\n"
+                  "local co\n"
+                  "local t = task.spawn(function() co = coroutine.running() return print, 2 end)\n"
+                  "t:join()\n"
+                  "local ok, err = coroutine.resume(co)\n"
+                  "return tostring(ok) .. err .. select('#', t:join())",
+                  "falsecannot resume dead coroutine3");
+    assert_result(runtime,
+                  "local task, many = require 'lunark.core.task', {}\n"
+                  "for i = 1, 250000 do many[i] = i end\n"
+                  "local ok, t = pcall(task.spawn, select, '#', table.unpack(many))\n"
+                  "if ok then t:join() end\n"
+                  "return task.live()",
+                  "1");
+    lunark_free(runtime);
 }
 
 static int open_module(lua_State *L)
@@ -343,6 +398,115 @@ static void several_threads(void **state)
     }
 }
 
+/* Half of what a run may wait for when the cancellation comes. */
+static const char busy[] =
+    "local task, stream = require 'lunark.core.task', require 'lunark.core.stream'\n"
+    "local exec = require 'lunark.core.exec'\n"
+    "local text = ('text '):rep(50000)\n"
+    "local function every(list) for _, f in ipairs(list) do task.spawn(function()\n"
+    "  local _ <close> = setmetatable({}, {__close = function()\n"
+    "    task.shield(function() task.sleep(0.001) end, 1) end})\n"
+    "  f() end) end end\n"
+    "every{function() task.timeout(0.002, task.sleep, 60) end,\n"
+    "  function() stream.of(text):gzip{level = 'fast'}:gunzip():hash{'sha256'} end,\n"
+    "  function() stream.of(text):limit(1e6):discard() end,\n"
+    "  function() local p = stream.of(text):gzip{}:parts{size = 1000, hash = {'md5'}}\n"
+    "    while p:next() do end end,\n"
+    "  function() local p = assert(exec.start{'cat', stdin = stream.of(text), stdout = "
+    "'stream'})\n"
+    "    p.stdout:read_all() p:wait() end}\n"
+    "task.sleep(0.01)";
+
+struct cancelled_runs {
+    unsigned seed;
+    int failed;
+};
+
+static void *cancel_at_random(void *arg)
+{
+    struct canceller *canceller = arg;
+    unsigned seed = (unsigned)canceller->times;
+    for (int i = (int)(seed % 3); i > 0; i--) {
+        usleep((useconds_t)(rand_r(&seed) % 8000));
+        lunark_cancel(canceller->runtime);
+    }
+    return NULL;
+}
+
+static void *run_and_cancel(void *arg)
+{
+    struct cancelled_runs *runs = arg;
+    struct lunark_error error;
+    for (int i = 0; i < 50; i++) {
+        struct canceller canceller = {make(0), rand_r(&runs->seed)};
+        pthread_t thread;
+        if (lunark_allow(canceller.runtime, "exec", "cat", &error) < 0 ||
+            pthread_create(&thread, NULL, cancel_at_random, &canceller) != 0) {
+            runs->failed++;
+            continue;
+        }
+        if (run(canceller.runtime, busy, &error) < 0 && strcmp(error.kind, "cancelled") != 0) {
+            fprintf(stderr, "%s: %s\n", error.kind, error.message);
+            runs->failed++;
+        }
+        if (i % 2 == 0) /* freed while it runs */
+            lunark_start_string(canceller.runtime, "again", busy, NULL, &error);
+        lunark_step(canceller.runtime, 1, &error);
+        pthread_join(thread, NULL);
+        lunark_free(canceller.runtime);
+    }
+    return NULL;
+}
+
+static void cancelled_from_other_threads(void **state)
+{
+    (void)state;
+    pthread_t threads[4];
+    struct cancelled_runs runs[4];
+    int before = count_descriptors();
+    for (size_t i = 0; i < 4; i++) {
+        runs[i] = (struct cancelled_runs){.seed = (unsigned)i + 1};
+        assert_int_equal(pthread_create(&threads[i], NULL, run_and_cancel, &runs[i]), 0);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(runs[i].failed, 0);
+    }
+    assert_int_equal(count_descriptors(), before);
+}
+
+LUNARK_API int luaopen_lunark(lua_State *L);
+
+/* As a module of a plain Lua, whose program ends in the middle of everything. */
+static void plain_lua_that_ends(void **state)
+{
+    (void)state;
+    static const char *const waits[] = {"zeros():hash{'sha256'}",
+                                        "zeros():discard()",
+                                        "zeros():gzip{}:parts{size = 100}:next()",
+                                        "local s = zeros() while s:read() do end",
+                                        "require('lunark.core.task').sleep(60)",
+                                        "require('lunark.core.file').sync_dir('/tmp')"};
+    int before = count_descriptors();
+    for (size_t i = 0; i < sizeof waits / sizeof waits[0]; i++) {
+        lua_State *L = luaL_newstate();
+        assert_non_null(L);
+        luaL_openlibs(L);
+        luaL_requiref(L, "lunark", luaopen_lunark, 0);
+        lua_settop(L, 0);
+        lua_pushfstring(L,
+                        "local task = require 'lunark.core.task'\n"
+                        "local function zeros() return require('lunark.core.exec')"
+                        ".start{'cat', '/dev/zero', stdout = 'stream'}.stdout end\n"
+                        "task.spawn(function() %s end) task.sleep(0.02)",
+                        waits[i]);
+        if (luaL_dostring(L, lua_tostring(L, 1)) != LUA_OK)
+            fail_msg("%s: %s", waits[i], luaL_tolstring(L, -1, NULL));
+        lua_close(L);
+    }
+    assert_int_equal(count_descriptors(), before);
+}
+
 static void read_mask(char mask[64])
 {
     char line[256];
@@ -391,6 +555,8 @@ int main(void)
         cmocka_unit_test(cancelling),          cmocka_unit_test(tasks_that_are_left),
         cmocka_unit_test(freed_while_it_runs), cmocka_unit_test(modules),
         cmocka_unit_test(several_threads),     cmocka_unit_test(leaves_the_process_alone),
+        cmocka_unit_test(finished_too_early),  cmocka_unit_test(odd_values),
+        cmocka_unit_test(plain_lua_that_ends), cmocka_unit_test(cancelled_from_other_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Values at or above this mean "no limit": version 1 writes the largest page count it can hold. */
+#define UNLIMITED ((uint64_t)1 << 60)
+
 /* Where one hierarchy is: the directory it is mounted on, and the process's own group below it (""
  * = the top). */
 struct place {
@@ -199,23 +202,58 @@ static uint64_t quota_v1(const struct place *place)
     return (uint64_t)((quota + period - 1) / period);
 }
 
-int lk_cgroup_cpus(const char *root)
+static uint64_t memory_of(const struct place *place, const char *leaf)
+{
+    char line[64];
+    uint64_t value = 0;
+
+    if (read_line(place, leaf, line, sizeof line) && line[0] >= '0' && line[0] <= '9')
+        value = strtoull(line, NULL, 10);
+    return value < UNLIMITED ? value : 0;
+}
+
+static uint64_t memory_v2(const struct place *place)
+{
+    return memory_of(place, "memory.max");
+}
+
+static uint64_t memory_v1(const struct place *place)
+{
+    return memory_of(place, "memory.limit_in_bytes");
+}
+
+/* The smallest limit from the process's own group up to the top; 0 = none. */
+static uint64_t least(const char *root, const char *controller,
+                      uint64_t (*v1)(const struct place *place),
+                      uint64_t (*v2)(const struct place *place))
 {
     struct place *place = malloc(sizeof *place);
-    uint64_t cpus = 0;
+    uint64_t limit = 0;
 
     if (!place)
         return 0;
     if (find_place(root, NULL, place)) {
         do
-            lower(&cpus, quota_v2(place));
+            lower(&limit, v2(place));
         while (up(place));
     }
-    if (find_place(root, "cpu", place)) {
+    if (find_place(root, controller, place)) {
         do
-            lower(&cpus, quota_v1(place));
+            lower(&limit, v1(place));
         while (up(place));
     }
     free(place);
+    return limit;
+}
+
+int lk_cgroup_cpus(const char *root)
+{
+    uint64_t cpus = least(root, "cpu", quota_v1, quota_v2);
+
     return cpus > INT_MAX ? INT_MAX : (int)cpus;
+}
+
+uint64_t lk_cgroup_memory(const char *root)
+{
+    return least(root, "memory", memory_v1, memory_v2);
 }

@@ -8,17 +8,15 @@
 
 #include "log_format.h"
 #include "redact.h"
+#include "shared_fd.h"
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define WAIT_NS 1000000000u /* for a reader that stands still, in all */
 #define MAX_MESSAGE ((size_t)64 << 10)
@@ -140,39 +138,14 @@ static bool wait_writable(struct sink *sink)
     return rc > 0 && sink->fd >= 0;
 }
 
-/* write() without a SIGPIPE: one that it caused is taken back, one that was pending before stays.
- */
-static ssize_t write_quietly(int fd, const char *data, size_t len)
-{
-    const struct timespec zero = {0, 0};
-    sigset_t pipe_set, pending, before;
-    ssize_t n;
-    int saved;
-
-    sigemptyset(&pipe_set);
-    sigaddset(&pipe_set, SIGPIPE);
-    sigemptyset(&pending);
-    sigpending(&pending);
-    pthread_sigmask(SIG_BLOCK, &pipe_set, &before);
-    n = write(fd, data, len);
-    saved = errno;
-    if (n < 0 && saved == EPIPE && !sigismember(&pending, SIGPIPE))
-        while (sigtimedwait(&pipe_set, NULL, &zero) < 0 && errno == EINTR)
-            continue;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    errno = saved;
-    return n;
-}
-
 /* Number of bytes that went out. Fewer than len: the reader stands still, or is gone (fd = -1). */
 static size_t put(struct sink *sink, const char *data, size_t len)
 {
-    size_t at = 0, piece;
+    size_t at = 0;
     ssize_t n;
 
     while (at < len && sink->fd >= 0 && wait_writable(sink)) {
-        piece = len - at < PIPE_BUF ? len - at : PIPE_BUF;
-        n = write_quietly(sink->fd, data + at, piece);
+        n = lk_write_piece(sink->fd, data + at, len - at);
         if (n >= 0) {
             at += (size_t)n;
         } else if (errno == EPIPE || errno == EBADF) {

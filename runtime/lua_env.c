@@ -3,7 +3,7 @@
  * copied anew for each, so that what one script changes no other sees. No io, debug, package,
  * os.execute; no bytecode; no finalizers of the script's own. Loop thread only. */
 #include "lua_vm.h"
-#include "sysinfo.h"
+#include "shared_fd.h"
 #include <lauxlib.h>
 #include <string.h>
 

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT
  * lua_sys.c - lunark.core.sys: errors, secrets, clocks, capabilities, budgets, and scripts by name.
  * Owns nothing but the class of secrets. Loop thread only. */
+#include "cgroup.h"
 #include "embedded.h"
 #include "lua_vm.h"
-#include "sysinfo.h"
+#include "shared_fd.h"
 #include <errno.h>
 #include <lauxlib.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -162,7 +164,7 @@ static int sys_cpus(lua_State *L)
 
 static int sys_memory_limit(lua_State *L)
 {
-    uint64_t limit = lk_memory_limit();
+    uint64_t limit = lk_cgroup_memory("");
     if (limit == 0)
         return 0;
     lua_pushinteger(L, (lua_Integer)limit);
@@ -206,7 +208,10 @@ static int sys_isatty(lua_State *L)
 
 static int sys_columns(lua_State *L)
 {
-    lua_pushinteger(L, lk_columns(isatty(STDERR_FILENO) ? STDERR_FILENO : STDOUT_FILENO));
+    int fd = isatty(STDERR_FILENO) ? STDERR_FILENO : STDOUT_FILENO;
+    struct winsize size;
+    bool known = ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+    lua_pushinteger(L, known ? size.ws_col : 80);
     return 1;
 }
 

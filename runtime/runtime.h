@@ -36,7 +36,7 @@ struct lk_runtime {
     bool sealed;
     bool full_lua;      /* scripts get Lua's whole library, not the allow-list */
     int print_fd;       /* where print goes; -1 = the log */
-    bool stalled[3];    /* a descriptor whose reader stood still, see sysinfo.h */
+    bool stalled[3];    /* a descriptor whose reader stood still, see shared_fd.h */
     atomic_int cancels; /* how often lunark_cancel was called; any thread */
     char **script_dirs; /* searched in order, before the embedded files; script_dir_count of them */
     size_t script_dir_count;

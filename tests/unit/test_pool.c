@@ -258,6 +258,14 @@ static void quota_of_version_2(void **state)
     put("/proc/self/cgroup", "0::/\n");
     put("/sys/fs/cgroup/cpu.max", "400000 200000\n");
     assert_int_equal(lk_cgroup_cpus(root), 2);
+    assert_int_equal(lk_cgroup_memory(root), 0);
+    put("/sys/fs/cgroup/memory.max", "100663296\n");
+    assert_int_equal(lk_cgroup_memory(root), 96 << 20);
+    put("/proc/self/cgroup", "0::/a/b\n");
+    put("/sys/fs/cgroup/a/b/memory.max", "max\n");
+    assert_int_equal(lk_cgroup_memory(root), 96 << 20);
+    put("/sys/fs/cgroup/a/memory.max", "67108864\n");
+    assert_int_equal(lk_cgroup_memory(root), 64 << 20);
 }
 
 static void quota_of_version_1(void **state)
@@ -275,6 +283,14 @@ static void quota_of_version_1(void **state)
     assert_int_equal(lk_cgroup_cpus(root), 7);
     put("/cg/a b/job/cpu.cfs_quota_us", "100000\n");
     assert_int_equal(lk_cgroup_cpus(root), 1);
+    put("/proc/self/mountinfo", "34 31 0:31 /docker/abc /cg/mem rw - cgroup cgroup rw,memory\n");
+    put("/proc/self/cgroup", "9:memory:/docker/abc/job\n");
+    put("/cg/mem/job/memory.limit_in_bytes", "9223372036854771712\n");
+    assert_int_equal(lk_cgroup_memory(root), 0);
+    put("/cg/mem/memory.limit_in_bytes", "1048576\n");
+    assert_int_equal(lk_cgroup_memory(root), 1 << 20);
+    put("/proc/self/mountinfo",
+        "32 31 0:29 /docker/abc /cg/a\\040b rw,nosuid master:7 - cgroup cgroup rw,cpu,cpuacct\n");
     /* The mount shows another root than the group's name says: the mount itself is the group. */
     put("/proc/self/cgroup", "4:cpu,cpuacct:/elsewhere\n");
     assert_int_equal(lk_cgroup_cpus(root), 7);
@@ -299,10 +315,13 @@ static const char *const leftovers[] = {"proc/self/cgroup",
                                         "proc/self",
                                         "proc",
                                         "sys/fs/cgroup/a/b/cpu.max",
+                                        "sys/fs/cgroup/a/b/memory.max",
                                         "sys/fs/cgroup/a/b",
                                         "sys/fs/cgroup/a/cpu.max",
+                                        "sys/fs/cgroup/a/memory.max",
                                         "sys/fs/cgroup/a",
                                         "sys/fs/cgroup/cpu.max",
+                                        "sys/fs/cgroup/memory.max",
                                         "sys/fs/cgroup",
                                         "sys/fs",
                                         "sys",
@@ -312,6 +331,10 @@ static const char *const leftovers[] = {"proc/self/cgroup",
                                         "cg/a b/cpu.cfs_quota_us",
                                         "cg/a b/cpu.cfs_period_us",
                                         "cg/a b",
+                                        "cg/mem/job/memory.limit_in_bytes",
+                                        "cg/mem/job",
+                                        "cg/mem/memory.limit_in_bytes",
+                                        "cg/mem",
                                         "cg"};
 
 static int remove_root(void **state)

@@ -123,6 +123,7 @@ static void read_clock(struct lk_extract *x)
 static int set_up(struct lk_extract *x)
 {
     read_clock(x);
+    x->fractions_fall = lk_extract_fractions_fall();
     lk_buf_init(&x->path, 2 * LK_TAR_PATH_MAX);
     lk_buf_init(&x->target, 2 * LK_TAR_PATH_MAX);
     if (!(x->parents = lk_beneath_new(x->into, &x->error)) ||

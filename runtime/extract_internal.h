@@ -42,6 +42,7 @@ struct lk_extract {
     struct lk_names *names;
     struct lk_extract_dir *dirs;
     size_t dir_count, dir_room;
+    bool fractions_fall;   /* of times before 1970, see lk_extract_fractions_fall */
     struct timespec began; /* by the target's clock */
     unsigned temporary;    /* number of the next temporary name */
     struct lk_error error;
@@ -56,6 +57,8 @@ int lk_extract_finish_dirs(struct lk_extract *x);
  * name. */
 int lk_extract_meta(struct lk_extract *x, struct archive_entry *entry, int fd, int parent,
                     const char *name);
+/* True if libarchive here counts fractions of a second before 1970 the wrong way. */
+bool lk_extract_fractions_fall(void);
 void lk_extract_warn(struct lk_extract *x, const char *what, int errnum);
 
 #endif

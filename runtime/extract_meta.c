@@ -6,6 +6,7 @@
  * their descriptor. What has none (links, devices, FIFOs) has just been made under its name and is
  * reached by that, never through a link. Stage thread only. */
 #include "extract_internal.h"
+#include "tar.h"
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -204,14 +205,44 @@ static int set_mode(struct lk_extract *x, struct archive_entry *entry, int fd, i
     return 0;
 }
 
+/* libarchive takes the sign of "-1.5" for the whole seconds alone (3.6 to 3.8): it says -1 s and
+ * 0.5 s upwards of that. What -0.5 was can't be told from 0.5 any more. */
+bool lk_extract_fractions_fall(void)
+{
+    static const struct lk_tar_entry entry = {
+        .path = "t", .path_len = 1, .type = '0', .mtime = -2, .mtime_ns = 500000000};
+    struct lk_buf tar;
+    struct archive *archive = archive_read_new();
+    struct archive_entry *found;
+    lk_buf_init(&tar, LK_TAR_HEADER_MAX);
+    bool read = archive && lk_tar_header(&tar, &entry, NULL) == 0 &&
+                archive_read_support_format_tar(archive) == ARCHIVE_OK &&
+                archive_read_open_memory(archive, tar.data, tar.len) == ARCHIVE_OK &&
+                archive_read_next_header(archive, &found) == ARCHIVE_OK;
+    bool fall = read && archive_entry_mtime(found) == -1;
+    archive_read_free(archive);
+    lk_buf_free(&tar);
+    return fall;
+}
+
+static struct timespec time_of(const struct lk_extract *x, struct archive_entry *entry)
+{
+    struct timespec time = {.tv_sec = archive_entry_mtime(entry),
+                            .tv_nsec = archive_entry_mtime_nsec(entry)};
+    if (x->fractions_fall && time.tv_sec < 0 && time.tv_nsec > 0) {
+        time.tv_sec--;
+        time.tv_nsec = 1000000000 - time.tv_nsec;
+    }
+    return time;
+}
+
 static int set_times(struct lk_extract *x, struct archive_entry *entry, int fd, int parent,
                      const char *name)
 {
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_OMIT}};
     if (!archive_entry_mtime_is_set(entry))
         return 0;
-    times[1] = (struct timespec){.tv_sec = archive_entry_mtime(entry),
-                                 .tv_nsec = archive_entry_mtime_nsec(entry)};
+    times[1] = time_of(x, entry);
     if ((fd >= 0 ? futimens(fd, times) : utimensat(parent, name, times, AT_SYMLINK_NOFOLLOW)) == 0)
         return 0;
     lk_extract_warn(x, "time can't be set", errno);

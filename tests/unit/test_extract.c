@@ -90,6 +90,28 @@ static void attributes_and_access_lists(void **state)
          "diff want.x got.x && diff want.a got.a && grep -q 'with.*sign' got.x");
 }
 
+static void times_before_1970(void **state)
+{
+    struct world *w = *state;
+    struct one_root one;
+    struct extraction e;
+    must(w->dir, "mkdir tree && touch -d @-1.5 tree/a && touch -d @-2 tree/b &&"
+                 "touch -d @-100000000.000000001 tree/c && touch -d @0.5 tree/d &&"
+                 "cd tree && stat -c '%%n %%.9Y' * > ../want");
+    lk_archive_unref(archive_to(w, one_root(&one, w, "tree"), "ours.tar"));
+    must(w->dir, "tar --format=posix -cf gnu.tar tree && "
+                 "tar --format=gnu --mtime=@-2 -cf plain.tar tree");
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(extract_file(w, i ? "gnu.tar" : "ours.tar", i ? "y" : "x", false, &e),
+                         LK_OK);
+        finish(&e);
+        must(w->dir, "cd %s/tree && stat -c '%%n %%.9Y' * | diff ../../want -", i ? "y" : "x");
+    }
+    assert_int_equal(extract_file(w, "plain.tar", "z", false, &e), LK_OK);
+    finish(&e);
+    must(w->dir, "test \"$(stat -c %%.9Y z/tree/a)\" = -2.000000000");
+}
+
 static void deep_tree(void **state)
 {
     struct world *w = *state;
@@ -440,6 +462,7 @@ int main(void)
         test(all_kinds_come_back),
         test(archives_of_others),
         test(attributes_and_access_lists),
+        test(times_before_1970),
         test(deep_tree),
         test(large_sparse_file),
         test(zeros_become_holes),

@@ -240,6 +240,12 @@ void lk_make_readonly(lua_State *L)
     lua_pop(L, 1);
 }
 
+/* argparse would end the whole process, and a host's with it. */
+static int no_exit(lua_State *L)
+{
+    return lk_misuse(L, "os.exit", "a script can't end the process: return the status");
+}
+
 void lk_harden(lua_State *L)
 {
     /* Methods of strings come from the library's own table: nobody may reach it, and it has no way
@@ -252,5 +258,8 @@ void lk_harden(lua_State *L)
     lua_getglobal(L, "string");
     lua_pushnil(L);
     lua_setfield(L, -2, "dump");
-    lua_pop(L, 1);
+    lua_getglobal(L, "os");
+    lua_pushcfunction(L, no_exit);
+    lua_setfield(L, -2, "exit");
+    lua_pop(L, 2);
 }

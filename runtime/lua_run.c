@@ -80,6 +80,8 @@ int lk_run_start(struct lk_runtime *runtime, struct lk_run *script, const char *
     script->result = NULL;
     lua_pushcfunction(L, start_protected);
     lua_pushlightuserdata(L, &state);
+    if (!runtime->full_lua)
+        runtime->sealed = true; /* grants are the host's, between scripts too */
     if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
         lk_error_of_failure(L, err);
         return -1;

@@ -264,12 +264,32 @@ static enum lk_cap check_cap(lua_State *L)
     return cap;
 }
 
-static int sys_allow(lua_State *L)
+static int grant(lua_State *L)
 {
     enum lk_cap cap = check_cap(L);
     struct lk_error err;
     if (lk_caps_allow(lk_runtime_of(L)->caps, cap, luaL_optstring(L, 2, "*"), &err) < 0)
         return lk_raise(L, &err);
+    return 0;
+}
+
+static int sys_allow(lua_State *L)
+{
+    struct lk_error err;
+    if (!lk_runtime_of(L)->sealed)
+        return grant(L);
+    lk_error_set(&err, LK_DENIED, "%s can't be granted: the runtime is sealed",
+                 lk_cap_name(check_cap(L)));
+    lk_error_hint(&err, "grant it before a script runs");
+    return lk_raise(L, &err);
+}
+
+/* What sys.seal(true) gives: grants as before, until it is called with nothing. */
+static int late_allow(lua_State *L)
+{
+    if (!lua_isnoneornil(L, 1))
+        return grant(L);
+    lk_caps_seal(lk_runtime_of(L)->caps);
     return 0;
 }
 
@@ -286,8 +306,13 @@ static int sys_check(lua_State *L)
 static int sys_seal(lua_State *L)
 {
     struct lk_runtime *runtime = lk_runtime_of(L);
-    lk_caps_seal(runtime->caps);
+    bool first = !runtime->sealed;
     runtime->sealed = true;
+    if (first && lua_toboolean(L, 1)) {
+        lua_pushcfunction(L, late_allow);
+        return 1;
+    }
+    lk_caps_seal(runtime->caps);
     return 0;
 }
 

@@ -375,8 +375,8 @@ function commands.run.plan(plan, declared)
   plan.words[#plan.words + 1] = scan.words[1]
 end
 
--- `needs { exec = {...} }`: grants with --allow declared, else checks that everything was allowed.
-local function needs_of(declared)
+-- `needs { exec = {...} }`: grants the first time with `allow`, else checks that everything was allowed.
+local function needs_of(allow)
   return function(needs)
     if type(needs) ~= "table" then
       error(usage("needs: a table expected, as in needs { exec = { \"pg_dump\" } }"), 2)
@@ -385,9 +385,10 @@ local function needs_of(declared)
     if err then
       error(err, 2)
     end
-    if declared and not sys.sealed() then
-      policy.grant(needs)
-      sys.seal()
+    if allow then
+      policy.grant(needs, allow)
+      allow()
+      allow = nil
       return
     end
     for kind, values in pairs(needs) do
@@ -413,8 +414,14 @@ local function grant_stores(args)
   end
 end
 
--- The person named the file, so it is read before anything is granted.
+-- The person named the file, so nothing need be granted for it; what a script names is another matter.
 local function read_script(path)
+  if sys.sealed() then
+    local ok, err = sys.check("read", fs.absolute(path))
+    if not ok then
+      return nil, err
+    end
+  end
   local file, why = io.open(path, "rb")
   local source
   if file then
@@ -439,11 +446,8 @@ function commands.run.run(context)
   end
   local environment = sys.environment()
   environment.arg = table.move(context.args, 1, #context.args, 1, { [0] = path })
-  environment.needs = needs_of(declared)
   grant_stores(context.args)
-  if not declared then
-    sys.seal()
-  end
+  environment.needs = needs_of(sys.seal(declared))
   local chunk
   chunk, err = sys.load(path, source, environment)
   if not chunk then

@@ -79,7 +79,9 @@ function sys.allow(kind, value) end
 function sys.check(kind, value) end
 
 --- From now on nothing is granted any more.
-function sys.seal() end
+---@param later? boolean gives a function that still grants as `allow` does, until it is called with nothing
+---@return function? allow
+function sys.seal(later) end
 
 ---@return boolean
 function sys.sealed() end

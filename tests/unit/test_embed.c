@@ -126,6 +126,12 @@ static void capabilities(void **state)
     assert_int_equal(lunark_allow(runtime, "fly", "x", &error), -1);
     assert_string_equal(error.kind, "usage");
     assert_fails(runtime, "return require 'posix.unistd'", "denied", "posix");
+    /* Only the host grants: neither the call nor what the library would grant by itself does. */
+    assert_fails(runtime, "require('lunark.core.sys').allow('env', '*')", "denied", "sealed");
+    assert_fails(runtime, "require('lunark.policy').grant { env = { '*' } }", "denied", "sealed");
+    assert_fails(runtime, "assert(require('lunark.store').open('/tmp/none'):check('read'))",
+                 "denied", "/tmp/none");
+    assert_fails(runtime, "require('argparse')():parse { '-h' }", "usage", "can't end the process");
     assert_result(runtime, "require('lunark.core.sys').seal()", NULL);
     assert_int_equal(lunark_allow(runtime, "env", "HOME", &error), -1);
     assert_string_equal(error.kind, "denied");

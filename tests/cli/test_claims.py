@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import tarfile
-import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
@@ -29,8 +28,9 @@ class Archives(Case):
         self.lunark("backup", "files", self.path("src"), "--to", self.path("store"), "--name", "n")
         archive = glob.glob(self.path("store/n/n-2*.tar.gz"))[0]
         self.assertLess(os.path.getsize(archive), 64 << 20)
-        listed = subprocess.run(["bsdtar", "-tvf", archive], capture_output=True, text=True, check=True).stdout
-        self.assertIn(str(size), listed)
+        for tar in (["bsdtar"], ["tar", "--force-local"]):
+            listed = subprocess.run([*tar, "-tvf", archive], capture_output=True, text=True, check=True).stdout
+            self.assertIn(str(size), listed)
         with tarfile.open(archive) as file:
             file.next()
             self.assertEqual(size, file.next().size)
@@ -84,41 +84,6 @@ class Archives(Case):
         with tarfile.open(glob.glob(self.path("store/n/n-2*.tar.gz"))[0]) as archive:
             self.assertIn(self.path("src/good")[1:], archive.getnames())
 
-    def test_files_that_change_while_they_are_read(self):
-        tree = self.path("src")
-        os.mkdir(tree)
-        for number in range(60):
-            with open(f"{tree}/{number}", "wb") as file:
-                file.write(b"x" * (1 << 20))
-        child = self.start("backup", "files", tree, "--to", self.path("store"), "--name", "n", "--limit-rate", "200K",
-                           "--compress", "none")
-        number = 0
-        deadline = time.monotonic() + 60
-        while child.poll() is None and time.monotonic() < deadline and number < 4000:
-            path = f"{tree}/{number % 60}"
-            with open(path, "ab" if number % 2 else "wb") as file:
-                file.write(b"y" * 5000)
-            if number % 7 == 0:
-                os.unlink(f"{tree}/{(number * 13) % 60}") if os.path.exists(f"{tree}/{(number * 13) % 60}") else None
-            number += 1
-            if number == 400:
-                child.terminate()  # the rate is only there to give the changes time
-                break
-        child.wait(30)
-        self.assertIn(child.returncode, (0, 143))
-        self.assertEqual([], [f for f in glob.glob(self.path("store/n/*.tar.gz")) if child.returncode])
-
-    def test_engines(self):
-        tree = make_tree(self.path("src"), files=20)
-        script = self.write("e.lua", 'local archive = require "lunark.archive"\nlocal names = {}\n'
-                            'for name in pairs(archive.engines()) do names[#names + 1] = name end\ntable.sort(names)\n'
-                            'for _, name in ipairs(names) do\n  local a = assert(archive.create { roots = { arg[1] }, '
-                            'engine = name })\n  print(name, assert(a:stream():discard()) > 1000)\nend\n')
-        out = self.lunark("run", "--allow", "read=" + tree, script, tree).stdout
-        self.assertIn("zlib\ttrue", out)
-        for line in out.splitlines():
-            self.assertTrue(line.endswith("\ttrue"), out)
-
 
 class Addressing(Case):
     def test_virtual_host_and_path_style(self):
@@ -143,39 +108,7 @@ class Addressing(Case):
         self.assertNotIn(server.secret, failed.stderr)
 
 
-class Rights(Case):
-    def denied(self, script, kind, *allow):
-        path = self.write("s.lua", script)
-        done = self.lunark("run", *[w for a in allow for w in ("--allow", a)], path, status=2)
-        self.assertRegex(done.stderr, r"not allowed|not there|not available|is not for|nil value|denied")
-        if kind:
-            self.assertRegex(done.stderr, rf"--allow {kind}=")
-        return done.stderr
-
-    def test_each_kind_is_denied_and_the_message_says_what_to_grant(self):
-        self.write("file", "x")
-        self.denied('assert(require("lunark.exec").run { "true" })', "exec")
-        self.denied('assert(require("lunark.http").request { url = "http://127.0.0.1:9/" })', "net")
-        self.denied(f'assert(require("lunark.stream").file("{self.path("file")}"))', "read")
-        self.denied(f'assert(require("lunark.file").open("{self.path("new")}", "w"))', "write")
-        self.denied('print(require("lunark.core.sys").env("HOME"))', "env")
-        self.assertFalse(os.path.exists(self.path("new")))
-
-    def test_ways_around(self):
-        self.write("secret", "x")
-        os.mkdir(self.path("open"))
-        os.symlink(self.path("secret"), self.path("open/link"))
-        self.denied(f'assert(require("lunark.stream").file("{self.path("open/link")}"))', "read",
-                    "read=" + self.path("open"))
-        self.denied(f'assert(require("lunark.stream").file("{self.path("open/../secret")}"))', "read",
-                    "read=" + self.path("open"))
-        self.denied('assert(require("lunark.exec").run { "/bin/true" })', "exec", "exec=true")
-        for script in ('os.execute("true")', 'io.open("/etc/passwd")', 'require("posix.unistd").fork()',
-                       'debug.getregistry()', 'package.loadlib("x", "y")', 'dofile("/etc/passwd")',
-                       'load(string.dump(function() end), "x", "b")()'):
-            done = self.lunark("run", self.write("s.lua", script), status=None)
-            self.assertNotEqual(0, done.returncode, script)
-
+class Scripts(Case):
     def test_granted(self):
         out = self.lunark("run", "--allow", "exec=echo", self.write(
             "s.lua", 'print(assert(require("lunark.exec").run { "echo", "hello" }).stdout)')).stdout

@@ -77,6 +77,16 @@ $(B)/lunark: $(B)/main.o $(SO)
 	$(call show,LINK)
 	$(Q)$(CC) $(CFLAGS) -o $@ $(B)/main.o -ldl $(LDFLAGS)
 
+# Linked into programs of the tests; -rdynamic lets libraries see it.
+ifeq ($(BUILD),tsan)
+TEST_OBJ := $(B)/tsan_longjmp.o
+$(TESTS) $(B)/luarun $(B)/host: $(TEST_OBJ)
+$(TESTS) $(B)/luarun $(B)/host: LDFLAGS += -rdynamic
+endif
+$(B)/tsan_longjmp.o: tests/support/tsan_longjmp.c | $(B)
+	$(call show,CC)
+	$(Q)$(CC) $(CFLAGS) -c -o $@ $<
+
 # Unit tests link the objects themselves, because the library hides everything internal.
 $(B)/libinternal.a: $(OBJ)
 	$(call show,AR)
@@ -84,15 +94,15 @@ $(B)/libinternal.a: $(OBJ)
 
 $(B)/test_%: tests/unit/test_%.c $(B)/libinternal.a
 	$(call show,TEST)
-	$(Q)$(CC) $(CFLAGS) -iquote tests/unit -o $@ $< $(B)/libinternal.a -lcmocka $(LIBS) $(LDFLAGS)
+	$(Q)$(CC) $(CFLAGS) -iquote tests/unit -o $@ $< $(TEST_OBJ) $(B)/libinternal.a -lcmocka $(LIBS) $(LDFLAGS)
 
 # Small programs that use the public library as a host would.
 $(B)/luarun: tests/support/luarun.c $(SO)
 	$(call show,TEST)
-	$(Q)$(CC) $(CFLAGS) -o $@ $< -L$(B) -llunark -Wl,-rpath,'$$ORIGIN' $(LDFLAGS)
+	$(Q)$(CC) $(CFLAGS) -o $@ $< $(TEST_OBJ) -L$(B) -llunark -Wl,-rpath,'$$ORIGIN' $(LDFLAGS)
 $(B)/host: tests/unit/host.c $(SO)
 	$(call show,TEST)
-	$(Q)$(CC) $(CFLAGS) -o $@ $< -L$(B) -llunark -pthread -Wl,-rpath,'$$ORIGIN' $(LDFLAGS)
+	$(Q)$(CC) $(CFLAGS) -o $@ $< $(TEST_OBJ) -L$(B) -llunark -pthread -Wl,-rpath,'$$ORIGIN' $(LDFLAGS)
 
 $(B):
 	mkdir -p $@

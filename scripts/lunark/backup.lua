@@ -47,6 +47,11 @@ local OPEN = {
 local Job = {}
 Job.__index = Job
 
+-- What tells one store from another: a directory can be written in several ways.
+local function place_of(target, text)
+  return target.scheme == "file" and fs.realpath(target:describe()) or text
+end
+
 --- Opens stores and looks at each of them, so that one that can't be used is known before the source
 --- is touched.
 ---@param urls table list of store URLs
@@ -71,8 +76,17 @@ function backup.open_stores(urls)
     end
     return { store = target, err = err }
   end)
+  local seen = {}
   for i, one in ipairs(opened) do
+    local place = one.store and place_of(one.store, urls[i])
+    if place and seen[place] then
+      one.store, one.err = nil, sys.error {
+        kind = "usage", message = ("%s is the same store as %s"):format(url.shown(urls[i]), seen[place]),
+        hint = "give each store once",
+      }
+    end
     if one.store then
+      seen[place] = url.shown(urls[i])
       usable[#usable + 1] = one.store
     else
       one.err.url = url.shown(urls[i])
@@ -150,6 +164,9 @@ end
 ---@param message string
 ---@param fields table|nil for the log
 function Job:warn(message, fields)
+  if type(message) ~= "string" then
+    error(sys.error { kind = "usage", message = "job:warn: a string expected, found a " .. type(message) })
+  end
   self.warnings = self.warnings + 1
   log.warn(message, fields)
 end
@@ -217,6 +234,13 @@ end
 
 -- Reads the source into all targets. The outcome of transfer.upload, or nil, err.
 local function send(job, name, opened, stream, targets)
+  local spill_dir, why
+  if job.spill then
+    spill_dir, why = job:work_dir()
+    if not spill_dir then
+      return nil, why
+    end
+  end
   if job.limit_rate then
     stream = stream:limit(job.limit_rate)
   end
@@ -236,7 +260,7 @@ local function send(job, name, opened, stream, targets)
   end) or nil
   local done, err = transfer.upload(stream, targets, {
     expect_size = expected,
-    spill_dir = job.spill and job:work_dir() or nil,
+    spill_dir = spill_dir,
     progress = function(bytes)
       sent.bytes = bytes
     end,
@@ -421,8 +445,12 @@ end
 
 --- Notes the failure of an item that never got as far as save.
 ---@param name string item
----@param err table
+---@param err table|string
 function Job:fail(name, err)
+  if err == nil then
+    error(sys.error { kind = "usage", message = "job:fail: an error expected, found nil" })
+  end
+  err = exit.as_error(err)
   self:failed(name, err)
   self.items[#self.items + 1] = { item = name, ok = false, targets = {}, err = err }
 end

@@ -36,8 +36,8 @@ cli.global = {
   memory = {
     "size", min = 4 << 20, env = "LUNARK_MEMORY", help = "memory for streams (40M where nothing is said)",
   },
-  jobs = { "integer", min = 1, env = "LUNARK_JOBS", help = "threads that compress (all CPUs)" },
-  limit_rate = { "size", help = "bytes a second to the stores, at most" },
+  jobs = { "integer", min = 1, max = 1024, env = "LUNARK_JOBS", help = "threads that compress (all CPUs)" },
+  limit_rate = { "size", min = 1, help = "bytes a second to the stores, at most" },
   work_dir = { "string", metavar = "DIR", env = "LUNARK_WORK_DIR", help = "folder for temporary files" },
   scripts = {
     "list", repeated = true, metavar = "DIR", help = "folder with scripts of your own, searched first",
@@ -61,12 +61,15 @@ local function usage(message, hint)
   return sys.error { kind = "usage", message = message, hint = hint }
 end
 
+-- True when a text has a name in it that is not a part of a longer word.
+local function mentions(text, name)
+  return (" " .. text .. " "):find("%W" .. name:gsub("%W", "%%%0") .. "%W") ~= nil
+end
+
 -- Errors for people: one line with the name of the command, a second one with what to do.
 local function say(err)
-  local where = err.url and err.url .. ": " or err.item and err.item .. ": " or ""
-  if err.message:find(where:sub(1, -3), 1, true) then
-    where = ""
-  end
+  local where = err.url or err.item
+  where = where and not mentions(err.message, where) and where .. ": " or ""
   local text = ("lunark: %s%s"):format(where, err.message):gsub("%c", "?") .. "\n"
   local kind, what = (err.hint or ""):match('^grant (%a+) for "(.*)"')
   local hint = kind and err.kind == "denied" and ("add --allow %s=%s"):format(kind, what) or err.hint

@@ -277,6 +277,18 @@ local function bare(option)
   return out
 end
 
+--- Checks a table of declarations itself.
+---@param declared table
+---@return true|nil
+---@return string|nil wrong what is wrong with it
+function commandline.check(declared)
+  local plain = {}
+  for name, option in pairs(declared) do
+    plain[name] = type(option) == "table" and bare(option) or option
+  end
+  return options.check(plain)
+end
+
 -- Environment variables are read where an option declares them.
 local function allow_environment(option)
   for _, name in ipairs(type(option.env) == "table" and option.env or { option.env }) do

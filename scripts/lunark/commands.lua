@@ -54,7 +54,9 @@ end
 -- The folder that the job makes its own folder in.
 local function work_base(context)
   local given = context.global.work_dir
-  if given then
+  if given == "" then
+    error(usage("--work-dir is empty, a folder expected"))
+  elseif given then
     sys.allow("read", fs.absolute(given))
     sys.allow("write", fs.absolute(given))
     local ok, err = fs.mkdir_granted(given)
@@ -114,6 +116,12 @@ function commands.backup.plan(plan, declared)
   if not found then
     error(err)
   end
+  for option in pairs(found.options) do
+    if declared[option] then
+      error(usage(("policy %s: option '%s' is one of the command's own"):format(name, option),
+        "give it another name"))
+    end
+  end
   plan.policy = found
   plan.title, plan.summary = "lunark backup " .. name, found.summary
   plan.words = table.move(scan.rest, 1, #scan.rest, #scan.before + 1, scan.before)
@@ -162,7 +170,8 @@ local function prepare_policy(found, options)
   if found.check then
     local ok, message, hint = found.check(options)
     if not ok then
-      error(sys.is_error(message) and message or usage(message, hint))
+      error(sys.is_error(message) and message
+        or usage(message or ("policy %s: its check gives no reason for its no"):format(found.name), hint))
     end
   end
 end
@@ -429,9 +438,23 @@ local function read_script(path)
     file:close()
   end
   if not source then
-    return nil, usage(("%s can't be read: %s"):format(path, (tostring(why):gsub("^.*: ", ""):lower())))
+    why = tostring(why):gsub("^.*: ", ""):lower()
+    return nil, usage(("script '%s' can't be read: %s"):format(path, why))
   end
   return source
+end
+
+-- What a script returns: an exit status, or nil and what failed.
+local function script_status(path, result, why)
+  if result == nil and why ~= nil then
+    error(exit.as_error(why))
+  elseif math.type(result) ~= "integer" then
+    return exit.OK
+  elseif result < 0 or result > 255 then
+    local message = ("%s returned %d, an exit status from 0 to 255 expected"):format(path, result)
+    error(exit.with(usage(message), exit.FAILED))
+  end
+  return result
 end
 
 function commands.run.run(context)
@@ -453,11 +476,7 @@ function commands.run.run(context)
   if not chunk then
     error(err)
   end
-  local result = chunk(table.unpack(context.args))
-  if math.type(result) == "integer" and result >= 0 and result <= 255 then
-    return result
-  end
-  return exit.OK
+  return script_status(path, chunk(table.unpack(context.args)))
 end
 
 -- --- scripts ---

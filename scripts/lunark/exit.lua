@@ -66,7 +66,13 @@ function exit.as_error(err)
   if sys.is_error(err) then
     return err
   end
-  return sys.error { kind = "io", message = tostring(err) }
+  local meta = type(err) == "table" and getmetatable(err)
+  local speaks = type(err) == "string" or type(meta) == "table" and meta.__tostring
+  local ok, text = pcall(tostring, err)
+  if not speaks or not ok or text == "" then
+    text = ("a value of type %s was raised, a text or an error expected"):format(type(err))
+  end
+  return sys.error { kind = "io", message = text }
 end
 
 --- True for the error that stands for a cancelled task; such a one is always raised again.

@@ -231,6 +231,10 @@ function fs.mkdir_granted(path)
     table.insert(missing, 1, at)
     at = fs.dirname(at)
   end
+  local there = stat.stat(at)
+  if there and stat.S_ISDIR(there.st_mode) == 0 then
+    return failure("mkdir_granted", at, "not a directory", errno.ENOTDIR)
+  end
   for _, directory in ipairs(missing) do
     local done, message, code = stat.mkdir(directory, tonumber("777", 8))
     if not done and code ~= errno.EEXIST then return failure("mkdir_granted", directory, message, code) end

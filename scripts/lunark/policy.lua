@@ -3,6 +3,7 @@
 -- `return policy { ... }` checks the contract when the file is loaded; find, load and names look in
 -- the script directories and then among the embedded copies.
 
+local commandline = require "lunark.commandline"
 local fs = require "lunark.fs"
 local scripts = require "lunark.scripts"
 local sys = require "lunark.core.sys"
@@ -68,6 +69,10 @@ local function check(contract)
     return misuse(("%s: a name of letters, digits, '_' and '-' expected"):format(where))
   elseif contract.naming and contract.naming ~= "standard" and contract.naming ~= "compat" then
     return misuse(("%s: naming '%s', standard or compat expected"):format(where, contract.naming))
+  end
+  local ok, wrong = commandline.check(contract.options or {})
+  if not ok then
+    return misuse(("%s: %s"):format(where, wrong))
   end
   return type(contract.needs) == "table" and policy.check_needs(where, contract.needs) or nil
 end

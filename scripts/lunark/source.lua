@@ -41,11 +41,16 @@ local function check(given)
     misuse("job:save: one of paths, program and stream expected, found %d of them", kinds)
   end
   local kind = given.paths and "archive" or given.program and "program" or "stream"
+  local field = kind == "archive" and "paths" or kind
+  local expected = kind == "stream" and "userdata" or "table"
+  if type(given[field]) ~= expected then
+    misuse("job:save: %s must be a %s, found a %s", field, kind == "stream" and "stream" or "list",
+      type(given[field]))
+  end
   local allowed = given.paths and PATHS or given.program and PROGRAM or STREAM
   for key in pairs(given) do
     if not allowed[key] and not COMMON[key] then
-      misuse("job:save: unknown key '%s' for a source of %s", tostring(key),
-        kind == "archive" and "paths" or kind)
+      misuse("job:save: unknown key '%s' for a source of %s", tostring(key), field)
     end
   end
   if kind ~= "archive" then

@@ -132,7 +132,11 @@ function store.open(text, overrides)
   local inner
   inner, err = found.open(address, values, make_ctx(found, self))
   if inner then inner, err = provider.check_store(inner, found) end
-  if not inner then return nil, err end
+  if not inner and not sys.is_error(err) then
+    misuse("provider %s: open returned nil and no error", found.name or address.scheme)
+  elseif not inner then
+    return nil, err
+  end
   self.inner = inner
   self.features = inner.features or found.features or {}
   return self
@@ -161,6 +165,10 @@ function Store:full(key)
 end
 
 function Store:relative(info, key)
+  if type(info) ~= "table" then
+    local what = key or "an object"
+    misuse("provider %s: a table about %s expected, found a %s", self.provider, what, type(info))
+  end
   info.key = key or (info.key or ""):sub(#self.prefix + 1)
   return info
 end
@@ -250,6 +258,9 @@ function Store:page(prefix, token)
   local full = self.prefix .. (prefix or "")
   local list, following = self:try("list " .. full, nil, function() return self.inner:list(full, token) end)
   if not list then return nil, following end
+  if type(list) ~= "table" then
+    misuse("provider %s: list returned a %s, a table expected", self.provider, type(list))
+  end
   for _, info in ipairs(list) do self:relative(info) end
   return list, following
 end

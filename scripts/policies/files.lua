@@ -3,6 +3,7 @@
 -- An item is named after the one PATH; several paths need --name.
 
 local fs = require "lunark.fs"
+local naming = require "lunark.naming"
 local policy = require "lunark.policy"
 
 -- The last part of a path; of "." and ".." the name of the directory that they stand for.
@@ -34,10 +35,12 @@ return policy {
   check = function(options)
     if not options.name and #options.path > 1 then
       return nil, "several paths need a name", "add --name NAME"
-    elseif not options.name and not name_of(options.path[1]) then
+    end
+    local name = options.name or name_of(options.path[1])
+    if not name then
       return nil, ("'%s' gives no name"):format(options.path[1]), "add --name NAME"
     end
-    return true
+    return naming.check_name(name)
   end,
   backup = function(job)
     local options = job.options

@@ -313,8 +313,18 @@ static int remember(struct lk_extract *x, struct archive_entry *entry)
         x->dir_room = room;
     }
     struct lk_extract_dir dir = {
-        .path = strdup(x->path.data), .entry = archive_entry_clone(entry), .number = x->dir_count};
-    if (!dir.path || !dir.entry) {
+        .path = strdup(x->path.data),
+        .number = x->dir_count,
+        .timed = archive_entry_mtime_is_set(entry),
+        .mtime = archive_entry_mtime(entry),
+        .mtime_ns = (uint32_t)archive_entry_mtime_nsec(entry),
+        .uid = lk_names_uid(x->names, archive_entry_uname(entry), (uid_t)archive_entry_uid(entry)),
+        .gid = lk_names_gid(x->names, archive_entry_gname(entry), (gid_t)archive_entry_gid(entry)),
+        .perm = (uint16_t)archive_entry_perm(entry)};
+    bool more = archive_entry_xattr_count(entry) > 0 || archive_entry_acl_types(entry) != 0;
+    if (more)
+        dir.entry = archive_entry_clone(entry);
+    if (!dir.path || (more && !dir.entry)) {
         free(dir.path);
         archive_entry_free(dir.entry);
         return lk_error_set(&x->error, LK_MEMORY, "no memory for directory %s", shown(x));
@@ -349,7 +359,21 @@ static int deepest_first(const void *a, const void *b)
     return order ? order : one->number < two->number ? 1 : -1;
 }
 
-static int finish_dir(struct lk_extract *x, const struct lk_extract_dir *dir)
+/* Fills the entry with what was kept of a directory. */
+static struct archive_entry *recall(const struct lk_extract_dir *dir, struct archive_entry *entry)
+{
+    archive_entry_clear(entry);
+    archive_entry_set_filetype(entry, AE_IFDIR);
+    archive_entry_set_perm(entry, dir->perm);
+    archive_entry_set_uid(entry, dir->uid);
+    archive_entry_set_gid(entry, dir->gid);
+    if (dir->timed)
+        archive_entry_set_mtime(entry, dir->mtime, (long)dir->mtime_ns);
+    return entry;
+}
+
+static int finish_dir(struct lk_extract *x, const struct lk_extract_dir *dir,
+                      struct archive_entry *scratch)
 {
     const char *name = ".";
     x->path.len = 0;
@@ -365,7 +389,8 @@ static int finish_dir(struct lk_extract *x, const struct lk_extract_dir *dir)
     int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return fail_errno(x, errno, "given its mode and times");
-    int result = lk_extract_meta(x, dir->entry, fd, parent, name);
+    struct archive_entry *entry = dir->entry ? dir->entry : recall(dir, scratch);
+    int result = lk_extract_meta(x, entry, fd, parent, name);
     close(fd);
     return result;
 }
@@ -374,16 +399,20 @@ int lk_extract_finish_dirs(struct lk_extract *x)
 {
     int result = 0;
     struct lk_error first = {.kind = LK_OK};
+    struct archive_entry *scratch = archive_entry_new();
+    if (!scratch)
+        return lk_error_set(&x->error, LK_MEMORY, "no memory for the modes of directories");
     if (x->dir_count)
         qsort(x->dirs, x->dir_count, sizeof *x->dirs, deepest_first);
     for (size_t i = 0; i < x->dir_count; i++) {
         if (i > 0 && strcmp(x->dirs[i].path, x->dirs[i - 1].path) == 0)
             continue;
-        if (finish_dir(x, &x->dirs[i]) && result == 0) {
+        if (finish_dir(x, &x->dirs[i], scratch) && result == 0) {
             result = -1;
             first = x->error;
         }
     }
+    archive_entry_free(scratch);
     if (result)
         x->error = first;
     return result;

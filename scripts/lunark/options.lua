@@ -137,9 +137,17 @@ function convert.enum(value, declared)
   return nil, "one of " .. table.concat(declared.values, ", ")
 end
 
+-- A limit as a user would write it.
+local function limit(number, declared)
+  if declared[1] == "size" and number >= 1 << 20 and number % (1 << 20) == 0 then
+    return ("%dM"):format(number >> 20)
+  end
+  return tostring(number)
+end
+
 local function check_range(value, declared)
-  if declared.min and value < declared.min then return nil, "at least " .. declared.min end
-  if declared.max and value > declared.max then return nil, "at most " .. declared.max end
+  if declared.min and value < declared.min then return nil, "at least " .. limit(declared.min, declared) end
+  if declared.max and value > declared.max then return nil, "at most " .. limit(declared.max, declared) end
   return value
 end
 

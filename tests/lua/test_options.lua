@@ -50,6 +50,8 @@ function TestOptions.test_the_others()
   lu.assertEquals(options.convert("best", level, "x"), "best")
   local _, err = options.convert("slow", level, "--compress")
   lu.assertEquals(err.message, "--compress: 'slow' is not what is expected: one of fast, best")
+  _, err = options.convert("1M", { "size", min = 4 << 20 }, "--memory")
+  lu.assertStrContains(err.message, "at least 4M")
   _, err = options.convert("99", { "integer", max = 10 }, "--n")
   lu.assertStrContains(err.message, "at most 10")
 end

@@ -50,6 +50,18 @@ local function grant(kind, value)
   if not sys.sealed() then sys.allow(kind, value) end
 end
 
+-- A file, and where it is a link what lies beside it: mounted secrets are links into a directory that is
+-- swapped, so the file is another one each time it is read.
+local function grant_file(path)
+  path = fs.absolute(path)
+  grant("read", path)
+  if sys.sealed() then return end
+  local itself, target = fs.lstat(path), fs.stat(path)
+  if itself and itself.type == "link" and target and target.type == "file" then
+    grant("read", fs.dirname(path))
+  end
+end
+
 -- What a provider says that it reads beside its options.
 local function grant_needs(needs)
   for _, name in ipairs(needs.env or {}) do grant("env", name) end
@@ -57,7 +69,7 @@ local function grant_needs(needs)
     local path = place.env and options.environment(place.env)
     local home = place.home and options.environment("HOME")
     if home then path = fs.join(home, place.home) end
-    if path then grant("read", fs.absolute(path)) end
+    if path then grant_file(path) end
   end
 end
 
@@ -84,7 +96,7 @@ local function make_ctx(found, self)
     http = http, crypto = crypto, log = log.with { store = self.text }, secret = sys.secret, file = file,
     clock = function() return sys.clock() + self.skew end,
     env = options.environment, read = function(path) return fs.read_text(path) end,
-    grant = function(host) grant("net", host) end,
+    grant = function(host) grant("net", host) end, grant_read = grant_file,
   }
 end
 

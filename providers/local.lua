@@ -18,6 +18,8 @@ Store.__index = Store
 local Upload = {}
 Upload.__index = Upload
 
+local EACCES = 13 -- the system says no, not a missing capability
+
 local function failed(kind, message, hint)
   return nil, sys.error { kind = kind, op = "local", message = message, hint = hint }
 end
@@ -454,10 +456,12 @@ function Store:check(mode)
     return nil, err
   end
   if info.type ~= "directory" then
-    return failed("usage", ("%s is a %s, a directory expected"):format(at, info.type))
+    return failed("io", ("%s is a %s, a directory expected"):format(at, info.type))
   end
   if mode == "write" and not file.access(at, "wx") then
-    return failed("denied", ("directory %s can't be written to by this user"):format(at))
+    local _, why = failed("denied", ("directory %s can't be written to by this user"):format(at))
+    why.code = EACCES
+    return nil, why
   end
   return true
 end

@@ -71,7 +71,7 @@ function backup.open_stores(urls)
       ok, err = target:check("write")
       if not ok then
         target = nil
-        exit.with(err, exit.of(err) == exit.USAGE and err.kind == "denied" and exit.USAGE or exit.UNREACHABLE)
+        exit.unreachable(err)
       end
     end
     return { store = target, err = err }

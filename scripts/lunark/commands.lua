@@ -255,10 +255,7 @@ local function open_store(text, mode)
     end
   end
   err.url = url.shown(text)
-  if err.kind ~= "usage" and not (err.kind == "denied" and not err.code) then
-    exit.with(err, exit.UNREACHABLE)
-  end
-  error(err)
+  error(exit.unreachable(err))
 end
 
 function commands.restore.run(context)

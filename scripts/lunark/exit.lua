@@ -40,6 +40,17 @@ function exit.with(err, status)
   return err
 end
 
+--- Marks what kept a store or source from being reached, before anything was stored or restored. What is
+--- wrong with the command line or not allowed to it stays that.
+---@param err table
+---@return table err
+function exit.unreachable(err)
+  if err.kind == "usage" or err.kind == "corrupt" or (err.kind == "denied" and not err.code) then
+    return err
+  end
+  return exit.with(err, exit.UNREACHABLE)
+end
+
 --- The status of a run with failures.
 ---@param failures table list of errors, at least one
 ---@param touched boolean|nil true when something was stored or restored all the same

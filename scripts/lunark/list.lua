@@ -2,6 +2,7 @@
 -- What is in a store: backups by item and time, and which of them are whole.
 -- Needs lunark.store objects.
 
+local exit = require "lunark.exit"
 local naming = require "lunark.naming"
 local sys = require "lunark.core.sys"
 local task = require "lunark.task"
@@ -50,7 +51,7 @@ local function read_names(store, prefix)
   local data, manifests = {}, {}
   for info, err in store:list(prefix) do
     if not info then
-      return nil, err
+      return nil, exit.unreachable(err)
     end
     local key = naming.parse_key(info.key)
     if key and key.kind == "manifest" then
@@ -86,7 +87,7 @@ function list.scan(store, item)
     return true
   end)
   if failed then
-    return nil, failed
+    return nil, exit.unreachable(failed)
   end
   local kept = {}
   for _, found in ipairs(data) do

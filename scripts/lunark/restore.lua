@@ -175,17 +175,18 @@ function restore.run(store, options)
   local expected
   expected, err = expectation(store, backup)
   if not expected then
-    return nil, err
+    return nil, exit.unreachable(err)
   end
   local ok
   ok, err = prepare(options.into, options.overwrite)
   if not ok then
+    err.url = options.into
     return nil, err
   end
   local stream
   stream, err = store:get(backup.key)
   if not stream then
-    return nil, err
+    return nil, err.kind == "not_found" and err or exit.unreachable(err)
   end
   local began = sys.monotonic()
   if options.limit_rate then

@@ -73,6 +73,23 @@ end
 local Source = {}
 Source.__index = Source
 
+-- A warning for each root that is a link to a directory: the link is stored, as tar does, and nothing in it.
+local function links_to_directories(roots)
+  local warnings = {}
+  for _, root in ipairs(roots) do
+    local path = (type(root) == "table" and root.path or root):gsub("(.)/+$", "%1")
+    local info = fs.lstat(path)
+    if info and info.type == "link" and fs.is_dir(path) then
+      warnings[#warnings + 1] = {
+        path = path, kind = "link",
+        message = ("only the symbolic link is stored; to store the directory give %s")
+          :format(fs.realpath(path) or "what it points to"),
+      }
+    end
+  end
+  return warnings
+end
+
 local function open_paths(self, given, level)
   local roots = {}
   for i, path in ipairs(given.paths) do
@@ -87,12 +104,10 @@ local function open_paths(self, given, level)
     one_file_system = given.one_file_system, level = level, index = true,
   }
   if not made then
-    if err.kind == "not_found" or err.kind == "io" then
-      err.exit = exit.UNREACHABLE
-    end
-    return nil, err
+    return nil, exit.unreachable(err)
   end
   self.archive = made
+  self.links = links_to_directories(roots)
   self.suffix = ".tar.gz"
   self.stream = made:stream()
   return self
@@ -253,6 +268,7 @@ function Source:finish()
   for _, message in ipairs(self.given.warnings or {}) do
     facts.warnings[#facts.warnings + 1] = { kind = "producer", message = message }
   end
+  table.move(self.links or {}, 1, #(self.links or {}), #facts.warnings + 1, facts.warnings)
   facts.warning_count = #facts.warnings
   local result = self.archive and self.archive:result()
   if result then

@@ -5,8 +5,7 @@
  * the thread needs is in a struct of its own that the thread frees when the script's handle went
  * first. Loop thread only. */
 #include "archiver.h"
-#include "gzip.h"
-#include "lua_task.h"
+#include "lua_stream.h"
 #include <lauxlib.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -112,25 +111,6 @@ static int check_roots(lua_State *L, const struct lk_archive_options *options, s
     return 0;
 }
 
-static void read_gzip_options(lua_State *L, const char *function, struct lk_gzip_options *gzip)
-{
-    struct lk_error err;
-    *gzip = (struct lk_gzip_options){.engine = LK_ENGINE_AUTO, .level = LK_LEVEL_BALANCED};
-    int type = lua_getfield(L, 1, "level");
-    if (type != LUA_TNIL && type != LUA_TSTRING && type != LUA_TNUMBER)
-        lk_misuse(L, function, "'level' must be a word or a number, got %s", luaL_typename(L, -1));
-    if (type != LUA_TNIL && lk_level_parse(lua_tostring(L, -1), &gzip->level, &err))
-        lk_raise(L, &err);
-    lua_pop(L, 1);
-    const char *engine = lk_opt_string(L, 1, "engine", NULL);
-    if (engine && lk_engine_parse(engine, &gzip->engine, &err))
-        lk_raise(L, &err);
-    gzip->index = lk_opt_boolean(L, 1, "index", true);
-    struct lk_runtime *runtime = lk_runtime_of(L);
-    gzip->in_flight = lk_gzip_in_flight(runtime->memory,
-                                        (int)lk_opt_integer(L, 1, "jobs", 1, 1024, runtime->jobs));
-}
-
 /* --- Archive --- */
 
 static int create(lua_State *L)
@@ -147,7 +127,7 @@ static int create(lua_State *L)
     struct archive_box *box = lua_newuserdatauv(L, sizeof *box, 0);
     *box = (struct archive_box){.archive = NULL};
     luaL_setmetatable(L, ARCHIVE_CLASS);
-    read_gzip_options(L, "archive.create", &box->gzip);
+    lk_read_gzip_options(L, 1, "archive.create", &box->gzip);
     /* Beside what is compressed, one chunk is being filled and one waits. */
     options.in_flight = box->gzip.in_flight + 2;
     if (check_roots(L, &options, &err) || !(box->archive = lk_archive_new(&options, &err)))

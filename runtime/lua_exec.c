@@ -8,7 +8,6 @@
 #include "lua_task.h"
 #include <errno.h>
 #include <lauxlib.h>
-#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -208,12 +207,6 @@ static void read_ok(lua_State *L, struct lk_exec_options *options)
     options->ok_count = count;
 }
 
-static uint64_t milliseconds(lua_State *L, const char *key, lua_Number fallback)
-{
-    lua_Number seconds = lk_opt_seconds(L, 1, key, fallback);
-    return seconds > 1e9 ? (uint64_t)1e12 : (uint64_t)ceil(seconds * 1000);
-}
-
 /* What is read points into the table at 1 and into values left on the stack. */
 static void read_options(lua_State *L, struct lk_exec_options *options)
 {
@@ -239,8 +232,8 @@ static void read_options(lua_State *L, struct lk_exec_options *options)
     options->output = read_output(L, "stdout", LK_EXEC_CAPTURE);
     options->errors = read_output(L, "stderr", LK_EXEC_LOG);
     options->capture_max = (size_t)lk_opt_integer(L, 1, "capture_max", 1, CAPTURE_LIMIT, 1 << 20);
-    options->timeout_ms = milliseconds(L, "timeout", 0);
-    options->grace_ms = milliseconds(L, "grace", 10);
+    options->timeout_ms = lk_opt_milliseconds(L, 1, "timeout", 0);
+    options->grace_ms = lk_opt_milliseconds(L, 1, "grace", 10);
     read_input(L, options);
 }
 

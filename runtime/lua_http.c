@@ -7,7 +7,6 @@
 #include "lua_task.h"
 #include "part.h"
 #include <lauxlib.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -116,12 +115,6 @@ static int results(lua_State *L, struct lk_op *base)
 
 /* --- options --- */
 
-static uint64_t milliseconds(lua_State *L, const char *key, lua_Number fallback)
-{
-    lua_Number seconds = lk_opt_seconds(L, 1, key, fallback);
-    return seconds > 1e9 ? (uint64_t)1e12 : (uint64_t)ceil(seconds * 1000);
-}
-
 /* A map of names to strings or secrets. The array is a userdata, left on the stack; it points into
  * the table's values, which live as long as the table. */
 static void read_headers(lua_State *L, struct lk_http_options *options)
@@ -214,9 +207,9 @@ static void read_options(lua_State *L, struct lk_http_options *options)
     options->sink = is_streamed(L);
     options->max =
         (size_t)lk_opt_integer(L, 1, "max", 1, (lua_Integer)1 << 30, (lua_Integer)1 << 20);
-    options->connect_ms = milliseconds(L, "connect_timeout", 10);
-    options->idle_ms = milliseconds(L, "idle_timeout", 60);
-    options->total_ms = milliseconds(L, "timeout", 0);
+    options->connect_ms = lk_opt_milliseconds(L, 1, "connect_timeout", 10);
+    options->idle_ms = lk_opt_milliseconds(L, 1, "idle_timeout", 60);
+    options->total_ms = lk_opt_milliseconds(L, 1, "timeout", 0);
     options->ca_file = read_text(L, "ca_file");
     options->ca_path = read_text(L, "ca_path");
     options->insecure = lk_opt_boolean(L, 1, "insecure", false);

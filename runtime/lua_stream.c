@@ -4,10 +4,8 @@
  * strings only in read and read_all. Loop thread only. */
 #include "lua_stream.h"
 
-#include "gzip.h"
 #include "lua_verify.h"
 #include <lauxlib.h>
-#include <math.h>
 #include <string.h>
 
 #define READ_CLASS "lunark.stream.read"
@@ -233,35 +231,32 @@ static int stream_read_all(lua_State *L)
 
 /* --- filters --- */
 
-/* A level as word or number, at the given option. */
-static int level_option(lua_State *L, int index, int fallback)
+/* A level as word or number. */
+static int level_option(lua_State *L, int index, const char *function)
 {
     struct lk_error err;
-    int level = fallback;
+    int level = LK_LEVEL_BALANCED;
+    int type = lua_getfield(L, index, "level");
 
-    lua_getfield(L, index, "level");
-    if (lua_type(L, -1) == LUA_TNUMBER || lua_type(L, -1) == LUA_TSTRING) {
-        if (lk_level_parse(lua_tostring(L, -1), &level, &err) < 0) {
-            lk_raise(L, &err);
-        }
-    } else if (!lua_isnil(L, -1)) {
-        lk_misuse(L, "stream.gzip", "'level' must be a word or a number, got %s",
-                  luaL_typename(L, -1));
+    if (type != LUA_TNIL && type != LUA_TSTRING && type != LUA_TNUMBER) {
+        lk_misuse(L, function, "'level' must be a word or a number, got %s", luaL_typename(L, -1));
+    }
+    if (type != LUA_TNIL && lk_level_parse(lua_tostring(L, -1), &level, &err) < 0) {
+        lk_raise(L, &err);
     }
     lua_pop(L, 1);
     return level;
 }
 
-static void gzip_options(lua_State *L, int index, struct lk_gzip_options *options)
+void lk_read_gzip_options(lua_State *L, int index, const char *function,
+                          struct lk_gzip_options *options)
 {
-    static const char *const keys[] = {"level", "engine", "index", "jobs", NULL};
     struct lk_runtime *runtime = lk_runtime_of(L);
     struct lk_error err;
 
-    lk_check_keys(L, index, "stream.gzip", keys);
     *options = (struct lk_gzip_options){.engine = LK_ENGINE_AUTO, .level = LK_LEVEL_BALANCED};
     if (lua_istable(L, index)) {
-        options->level = level_option(L, index, LK_LEVEL_BALANCED);
+        options->level = level_option(L, index, function);
     }
     const char *engine = lk_opt_string(L, index, "engine", NULL);
     if (engine && lk_engine_parse(engine, &options->engine, &err) < 0) {
@@ -274,12 +269,14 @@ static void gzip_options(lua_State *L, int index, struct lk_gzip_options *option
 
 static int stream_gzip(lua_State *L)
 {
+    static const char *const keys[] = {"level", "engine", "index", "jobs", NULL};
     struct lk_gzip_options options;
     struct lk_error err;
 
     lk_check_stream(L, "stream.gzip", false);
     lua_settop(L, 2);
-    gzip_options(L, 2, &options);
+    lk_check_keys(L, 2, "stream.gzip", keys);
+    lk_read_gzip_options(L, 2, "stream.gzip", &options);
     struct lk_stream **box = lk_push_stream_box(L);
     struct lk_stream *input = lk_take_stream(L, 1, "stream.gzip");
     return give(L, box, lk_gzip(lk_runtime_of(L)->pool, input, &options, NULL, &err), &err);

@@ -6,6 +6,7 @@
 #include "buf.h"
 #include "crypto.h"
 #include "file.h"
+#include "gzip.h"
 #include "lua_task.h"
 #include "stream.h"
 
@@ -23,6 +24,10 @@ struct lk_stream_box {
     enum lk_end end;
     uint64_t bytes, raw_bytes;
 };
+
+/* level, engine, index and jobs from the table at index; their defaults where there is none. */
+void lk_read_gzip_options(lua_State *L, int index, const char *function,
+                          struct lk_gzip_options *options);
 
 /* The box at 1, raising for what is no stream or, unless ended ones are allowed, is none any more.
  */

@@ -120,7 +120,8 @@ void lk_check_keys(lua_State *L, int index, const char *function, const char *co
  */
 lua_Integer lk_opt_integer(lua_State *L, int index, const char *key, lua_Integer min,
                            lua_Integer max, lua_Integer fallback);
-lua_Number lk_opt_seconds(lua_State *L, int index, const char *key, lua_Number fallback);
+/* A duration that scripts give in seconds; `seconds` is the default. */
+uint64_t lk_opt_milliseconds(lua_State *L, int index, const char *key, unsigned seconds);
 bool lk_opt_boolean(lua_State *L, int index, const char *key, bool fallback);
 /* The string stays valid while the table holds it: pushes nothing. NULL when absent. */
 const char *lk_opt_string(lua_State *L, int index, const char *key, size_t *len);

@@ -270,17 +270,16 @@ lua_Integer lk_opt_integer(lua_State *L, int index, const char *key, lua_Integer
     return value;
 }
 
-lua_Number lk_opt_seconds(lua_State *L, int index, const char *key, lua_Number fallback)
+uint64_t lk_opt_milliseconds(lua_State *L, int index, const char *key, unsigned seconds)
 {
-    if (push_option(L, index, key) == LUA_TNIL) {
-        lua_pop(L, 1);
-        return fallback;
+    lua_Number value = seconds;
+    if (push_option(L, index, key) != LUA_TNIL) {
+        value = lua_tonumber(L, -1);
+        if (lua_type(L, -1) != LUA_TNUMBER || isnan(value) || value < 0)
+            wrong_option(L, key, "a number of seconds, 0 or more");
     }
-    lua_Number value = lua_tonumber(L, -1);
-    if (lua_type(L, -1) != LUA_TNUMBER || isnan(value) || value < 0)
-        wrong_option(L, key, "a number of seconds, 0 or more");
     lua_pop(L, 1);
-    return value;
+    return value > 1e9 ? (uint64_t)1e12 : (uint64_t)ceil(value * 1000);
 }
 
 bool lk_opt_boolean(lua_State *L, int index, const char *key, bool fallback)

@@ -24,12 +24,6 @@ local archive = {}
 ---@field path string in the file system
 ---@field name string|nil member path, default the path without a leading "/", "./" and anything up to ".."
 
----@class lunark.Archive
----@field stream fun(self): table|nil, table|nil the .tar.gz as a stream; once
----@field progress fun(self): table {bytes, files, path}: bytes of data read, entries done, the current one
----@field result fun(self): lunark.archive.Result|nil, table|nil once the stream has been read to its end
----@field close fun(self)
-
 ---@class lunark.archive.Result
 ---@field files integer
 ---@field directories integer
@@ -45,9 +39,7 @@ local archive = {}
 ---@param options lunark.archive.Options
 ---@return lunark.Archive|nil
 ---@return table? err kind not_found for a root that is missing, denied where it may not be read
-function archive.create(options)
-  return core.create(options)
-end
+archive.create = core.create
 
 ---@class lunark.archive.ExtractOptions
 ---@field into string directory; made if it is missing
@@ -55,32 +47,21 @@ end
 ---@field owner string|nil "keep" owners, "none", or "auto": keep as root, default "auto"
 ---@field jobs integer|nil members decompressed at once, default as the runtime's
 
----@class lunark.Extract
----@field progress fun(self): table {bytes, files} written so far
----@field wait fun(self): table|nil, table|nil parks; a Result without members and unreadable
----@field close fun(self) cancels
-
 --- Extracts a tar, or a tar in gzip, beneath a directory. Members that would leave it are refused.
----@param stream table is taken over
+---@param stream lunark.Stream is taken over
 ---@param options lunark.archive.ExtractOptions
 ---@return lunark.Extract|nil
 ---@return table? err
-function archive.extract(stream, options)
-  return core.extract(stream, options)
-end
+archive.extract = core.extract
 
 --- Counts what an archive with these options would hold, without reading files; parks.
 ---@param options lunark.archive.Options those that only matter for compression are ignored
 ---@return table|nil {files, bytes} regular files and their data
 ---@return table? err
-function archive.estimate(options)
-  return core.estimate(options)
-end
+archive.estimate = core.estimate
 
 --- The compression engines that are built in and that this CPU can run.
 ---@return table<string, string> engines name to version
-function archive.engines()
-  return core.engines()
-end
+archive.engines = core.engines
 
 return archive

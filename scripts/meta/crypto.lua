@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 ---@meta lunark.core.crypto
 --- lunark.core.crypto: OpenSSL and zlib for scripts. Where data or a key is taken it may be a string
 --- or a secret; what comes back is a plain string. Names of digests: md5, sha1, sha256, sha512,

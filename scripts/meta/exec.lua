@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 ---@meta lunark.core.exec
 --- lunark.core.exec: programs with their pipes on the event loop. Scripts use lunark.exec, which adds
 --- run, stream and shell.

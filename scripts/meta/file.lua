@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 ---@meta lunark.core.file
--- Files, for editors. "Parks" means that the task waits and others run.
+-- Documents runtime/lua_file.c for editors; never loaded. "Parks" means that the task waits and others run.
 
 ---@class lunark.File
 local File = {}
@@ -15,7 +15,7 @@ function File:pwrite(body, offset) end
 ---@return boolean|nil, lunark.Error|nil
 function File:sync() end
 
----@return integer|nil, lunark.Error|nil
+---@return integer|nil bytes, lunark.Error|nil
 function File:size() end
 
 --- The bytes from first to last (inclusive), as far as the file has them.
@@ -29,18 +29,21 @@ function File:close() end
 
 local core = {}
 
+--- Needs read (mode r) or write. `w` makes or empties it, `x` makes it and fails (conflict) if it is there.
 ---@param path string
----@param mode? "r"|"w"|"x"
----@param perm? integer
+---@param mode? "r"|"w"|"x" default "r"
+---@param perm? integer of a new file, before the umask; default 0600
 ---@return lunark.File|nil, lunark.Error|nil
 function core.open(path, mode, perm) end
 
+--- Parks until the disk has the names in a directory. Needs write.
 ---@param path string
 ---@return boolean|nil, lunark.Error|nil
 function core.sync_dir(path) end
 
+--- What may still be written to the file system of a path.
 ---@param path string
----@return integer|nil, lunark.Error|nil
+---@return integer|nil bytes, lunark.Error|nil
 function core.free_bytes(path) end
 
 return core

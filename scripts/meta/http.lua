@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 ---@meta lunark.core.http
 --- lunark.core.http: one HTTP request over libcurl. Scripts use lunark.http, which adds query and
 --- signature.

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 ---@meta lunark.core.stream
--- Streams, Parts and Part, for editors. "Parks" means that the task waits and others run.
+-- Documents runtime/lua_stream.c, lua_sink.c, lua_parts.c and lua_verify.c for editors; never
+-- loaded. "Parks" means that the task waits and others run.
 
 ---@class lunark.Stream
 local Stream = {}
@@ -34,6 +35,17 @@ function Stream:gunzip() end
 ---@return lunark.Stream|nil, lunark.Error|nil
 function Stream:limit(bytes_per_second) end
 
+---@class lunark.VerifyOptions
+---@field sha256? string 64 hexadecimal digits
+---@field size? integer bytes
+---@field name? string of the object, for the message; default "the stream"
+
+--- Moves the stream into one of the same bytes that fails at its end (corrupt) when they have another hash
+--- or size, and at once when there are more.
+---@param options lunark.VerifyOptions
+---@return lunark.Stream|nil, lunark.Error|nil
+function Stream:verify(options) end
+
 --- Parks. Reads to the end.
 ---@return integer|nil bytes, lunark.Error|nil
 function Stream:discard() end
@@ -60,12 +72,15 @@ function Stream:to_file(file) end
 ---@return lunark.Parts|nil, lunark.Error|nil
 function Stream:parts(options) end
 
+--- How it stands; known also after its end.
 ---@return "open"|"whole"|"failed"|"cancelled"
 function Stream:state() end
 
---- Bytes that have passed so far, and what they were before compression.
+--- Bytes that have passed so far.
 ---@return integer
 function Stream:bytes() end
+
+--- What these bytes were before compression.
 ---@return integer
 function Stream:raw_bytes() end
 
@@ -78,11 +93,16 @@ local Parts = {}
 --- Parks. The next part, nil at the whole end, or nil, err.
 ---@return lunark.Part|nil, lunark.Error|nil
 function Parts:next() end
+
+--- Bytes cut so far.
 ---@return integer
 function Parts:bytes() end
---- Digests of the whole stream, after its end.
----@return table<string, string>
+
+--- Digests of the whole stream, after its end; misuse before.
+---@return table<string, string> hex by name
 function Parts:total() end
+
+--- Cancels. Idempotent. Parts that were handed out stay.
 function Parts:close() end
 
 ---@class lunark.Part
@@ -93,21 +113,30 @@ function Parts:close() end
 ---@field hash table<string, string> lower-case hex
 local Part = {}
 
+--- Its bytes.
 ---@return string|nil, lunark.Error|nil
 function Part:string() end
+
 --- Another handle on the same bytes.
 ---@return lunark.Part
 function Part:ref() end
+
+--- Gives the memory back, once all handles on it are closed. Idempotent.
 function Part:close() end
 
 local core = {}
 
+--- A stream of the bytes of a string.
 ---@param text string|lunark.Secret
 ---@return lunark.Stream|nil, lunark.Error|nil
 function core.of(text) end
+
+--- A stream of a file's bytes. Needs read.
 ---@param path string
 ---@return lunark.Stream|nil, lunark.Error|nil
 function core.file(path) end
+
+--- True for a stream, also one that was moved or closed.
 ---@param value any
 ---@return boolean
 function core.is_stream(value) end

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 ---@meta lunark.core.sys
 -- Documents runtime/lua_sys.c for editors; never loaded.
 
@@ -25,12 +26,14 @@ local sys = {}
 ---@return lunark.Error
 function sys.error(fields) end
 
+--- True for a table that sys.error or the runtime made.
 ---@return boolean
 function sys.is_error(value) end
 
 ---@class lunark.Secret: userdata
 local Secret = {}
 
+--- The text itself.
 ---@return string
 function Secret:reveal() end
 
@@ -39,17 +42,20 @@ function Secret:reveal() end
 ---@return lunark.Secret
 function sys.secret(text) end
 
+--- True for a secret.
 ---@return boolean
 function sys.is_secret(value) end
 
---- Needs env for the name.
+--- A variable of the environment. Needs env for the name: raises kind denied without it.
 ---@param name string
 ---@return string|nil
 function sys.env(name) end
 
+--- Wall time, fractions to the nanosecond.
 ---@return number seconds since 1970 UTC
 function sys.clock() end
 
+--- A clock for durations.
 ---@return number seconds since some moment, never set back
 function sys.monotonic() end
 
@@ -62,18 +68,20 @@ function sys.memory_limit() end
 ---@return { memory: integer, jobs: integer } bytes of stream memory, threads that compress
 function sys.budget() end
 
+--- Changes what is given, for streams that are made from now on.
 ---@param budget { memory?: integer, jobs?: integer }
 function sys.set_budget(budget) end
 
 ---@alias lunark.Capability "exec"|"net"|"read"|"write"|"env"|"posix"
 
---- Raises once the runtime is sealed.
+--- Grants. Raises once the runtime is sealed.
 ---@param kind lunark.Capability
 ---@param value? string default "*"
 function sys.allow(kind, value) end
 
+--- Asks whether something is granted; the hint of the error says what to grant.
 ---@param kind lunark.Capability
----@param value? string
+---@param value? string default "*"
 ---@return boolean|nil ok
 ---@return lunark.Error|nil err of kind denied
 function sys.check(kind, value) end
@@ -83,6 +91,7 @@ function sys.check(kind, value) end
 ---@return function? allow
 function sys.seal(later) end
 
+--- True after seal().
 ---@return boolean
 function sys.sealed() end
 
@@ -98,6 +107,7 @@ function sys.load(name, source, env) end
 ---@return table
 function sys.environment() end
 
+--- The text of a file in the program.
 ---@param name string "scripts/lunark/cli.lua", "providers/s3.lua"
 ---@return string|nil source
 function sys.embedded(name) end
@@ -114,7 +124,7 @@ function sys.find(relative) end
 ---@return string[] in the order they are searched
 function sys.script_dirs() end
 
---- Raises once the runtime is sealed.
+--- Adds a script directory. Raises once the runtime is sealed.
 ---@param dir string
 ---@param place? integer 1 = searched first; default last
 function sys.add_script_dir(dir, place) end

@@ -1,5 +1,6 @@
+-- SPDX-License-Identifier: MIT
 ---@meta lunark.core.task
--- Documents runtime/lua_task.c and runtime/lua_scope.c for editors; never loaded.
+-- Documents runtime/lua_join.c and runtime/lua_scope.c for editors; never loaded.
 
 ---@class lunark.core.task
 local task = {}
@@ -17,6 +18,7 @@ function Task:join() end
 ---@param reason? string the error's message
 function Task:cancel(reason) end
 
+--- True once it has ended, however that happened.
 ---@return boolean
 function Task:ended() end
 
@@ -25,15 +27,18 @@ function Task:ended() end
 ---@return lunark.Task
 function task.spawn(fn, ...) end
 
+--- As t:join().
 ---@param t lunark.Task
 ---@return boolean ok
----@return any ...
+---@return any ... its results, or the error
 function task.join(t) end
 
+--- As t:cancel(reason).
 ---@param t lunark.Task
 ---@param reason? string
 function task.cancel(t, reason) end
 
+--- As t:ended().
 ---@param t lunark.Task
 ---@return boolean
 function task.ended(t) end
@@ -44,9 +49,10 @@ function task.silence(t) end
 
 --- Wakes the event when the task ends, however that happens.
 ---@param t lunark.Task
----@param event lunark.task.Event
+---@param event lunark.Event
 function task.watch(t, event) end
 
+--- Parks for this time.
 ---@param seconds number
 function task.sleep(seconds) end
 

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- A directory as a store: a path, or `file:///dir`. Keys are paths below it.
 --- An object is written to a temporary name beside its own (`.NAME.lunark-PID-RANDOM.tmp`), brought
 --- to the disk and renamed, and the directory is brought to the disk too: a key is whole or not

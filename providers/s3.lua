@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Amazon S3 and what speaks its protocol:
 --- `s3://bucket/prefix?region=&endpoint=&profile=&path_style=`. One call is one attempt, but for a
 --- redirect to the bucket's region; retries are the library's.

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- AWS credentials: a chain of places to look in. A place gives credentials, nothing (the next one
 --- is asked), or an error (the chain ends: what is there but broken must be said). Needs what the
 --- provider hands in: `env(name)`, `read(path)` for small files, `secret(text)`.

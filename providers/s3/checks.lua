@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Hashes of what is sent to S3, and whether the store's answer agrees with them.
 
 local crypto = require "lunark.core.crypto"

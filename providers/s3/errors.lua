@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- What the answers of S3 and its relatives mean: error codes and statuses to errors of the
 --- library.
 

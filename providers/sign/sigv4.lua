@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- AWS Signature Version 4: the signature of one request, in its headers.
 --- Needs lunark.crypto's functions (digest, hmac, hex). Sends nothing and keeps nothing.
 

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Names in the file system: stat, directories, rename, links. What is in files is
 --- lunark.core.file's business. Needs luaposix, and the read or write capability for each path that
 --- is touched: it is checked before the call.

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- HTTP requests: one attempt, signed in the calling task, over lunark.core.http. Needs net for the
 --- host. No redirect is followed and nothing is retried here: lunark.retry and the providers do
 --- that. Any status is a response. Bodies of a backup travel as parts and streams, never as

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- JSON: text to Lua values by lua-cjson, Lua values to text with sorted keys.
 --- Needs lua-cjson. Integers stay integers, an empty array can be written, and failures are
 --- returned, not raised. The writer is Lua because what it writes is kept (manifests): the same

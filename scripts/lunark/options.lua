@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Options that are declared in a table: types, environment names, defaults, and messages for what
 --- is wrong. Used by stores, providers and policies. A declaration is `name = {type, env = "NAME"
 --- or {"NAME", ...}, default =, required =, values = {...}, help =}`; types are string, secret,

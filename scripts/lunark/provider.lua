@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Providers: finds the script that speaks to a kind of store, checks it, and loads it where it can
 --- do little. Needs lunark.scripts. A provider's environment has Lua's plain functions and a
 --- `require` for an allow-list; what it does in the world goes through the ctx that lunark.store

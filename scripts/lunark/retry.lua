@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Retries what may be retried: errors with `retryable`, inside one total deadline, with jittered
 --- backoff. Needs lunark.core.sys, task and log; all three can be replaced for tests.
 

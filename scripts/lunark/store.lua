@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Stores: a provider's store with retries, a prefix, and one set of methods for all kinds.
 --- Needs the net capability for the store's host, or read and write for its directory: `open`
 --- grants them itself while the runtime is not sealed.

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Times: UTC calendar, RFC 3339, HTTP dates and the forms that names and signatures use.
 --- Needs nothing. A time is a number of seconds since 1970 UTC; fractions are allowed.
 

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Uploads: one read of a stream into one or several stores, in parts, in bounded memory.
 --- Needs lunark.store. The size of parts is settled before the first byte, from what the stores
 --- take, what is known of the stream's size, and the memory that parts may use.

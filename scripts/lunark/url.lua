@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- URLs of stores: a path, `file:///dir`, `s3://bucket/prefix?region=...`. What stands in them,
 --- never secrets.
 

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- XML: small documents (answers of stores) to tables and back, over lua-expat.
 --- Needs lua-expat. Bounded: size, depth and number of elements; a document type declaration is
 --- refused, so there are no entities to expand.

@@ -46,10 +46,21 @@ for file in $(c_files); do
         "$file" | grep -vE '^[^:]*:[0-9]*:[[:space:]]*(/?\*|//)' && bad "$file: banned call"
     awk -v f="$file" 'length($0) > 100 { printf "%s:%d: %d columns\n", f, NR, length($0); n++ } END { exit n > 0 }' \
         "$file" || bad "$file: lines over 100 columns"
+done
+for file in $(c_files) $(lua_files); do
     head -n 2 "$file" | grep -q 'SPDX-License-Identifier: MIT' || bad "$file: no licence line at the top"
+    # A function begins and ends at the margin: `{` and `}` in C, `function` and `end` in Lua.
+    awk -v f="$file" '/^\{|^(local )?function / { start = NR }
+        /^(\}|end)$/ && start { if (NR - start > 61) { printf "%s:%d: %d lines\n", f, start, NR - start - 1; n++ }; start = 0 }
+        END { exit n > 0 }' "$file" || bad "$file: functions of more than 60 lines"
 done
 grep -lE '#[[:space:]]*include[[:space:]]*[<"](lua|lauxlib|lualib)\.h' runtime/*.[ch] 2>/dev/null |
     grep -vE '^runtime/lua_[a-z0-9_]+\.[ch]$' && bad "only runtime/lua_*.[ch] may include Lua"
+grep -nE "(^|[^.[:alnum:]_])(io\.|os\.(execute|exit|remove|rename|tmpname)|require[ (]*['\"]posix)" \
+    $(lua_files | grep -E '^(providers|scripts/policies)/') &&
+    bad "providers and policies use the library, not io, os or posix"
+grep -nE "require[ (]*['\"]lunark\.(core\.)?(exec|fs|file)['\"]" $(lua_files | grep '^providers/') &&
+    bad "a provider acts through what open gives it: no programs, no files"
 for file in $(c_files | grep '^runtime/') $(lua_files); do
     lines=$(wc -l < "$file")
     [ "$lines" -le 600 ] || bad "$file has $lines lines; split it by responsibility (600)"

@@ -9,6 +9,7 @@ local crypto = require "lunark.crypto"
 local exit = require "lunark.exit"
 local fs = require "lunark.fs"
 local log = require "lunark.log"
+local options = require "lunark.options"
 local policy = require "lunark.policy"
 local sys = require "lunark.core.sys"
 local task = require "lunark.task"
@@ -110,14 +111,28 @@ local function apply(global, run)
   grant_named(global.allow)
 end
 
--- The script directories come before anything is looked up by name. What stands behind the SCRIPT of `run`
--- is not ours.
-local function add_scripts(args)
+-- What stands behind the SCRIPT of `run` is not ours.
+local function own_words(args)
   local scan = commandline.scan(args, cli.global, 2)
-  if scan.words[1] == "run" then
-    args = scan.before
+  return scan.words[1] == "run" and scan.before or args
+end
+
+-- How to say what went wrong when the command line could not be read to its end.
+local function wished(args)
+  local words = own_words(args)
+  if not sys.sealed() then
+    sys.allow("env", cli.global.log_format.env)
   end
-  for i, given in ipairs(commandline.values(args, "scripts")) do
+  local formats, places = commandline.values(words, "log_format"), commandline.values(words, "log_to")
+  local format = formats[#formats] or options.environment(cli.global.log_format.env)
+  local wish = { json = commandline.has(words, "json"), log_format = format == "json" and "json" or "text" }
+  corelog.set { format = wish.log_format, to = places[#places] == "stdout" and 1 or 2 }
+  return wish
+end
+
+-- The script directories come before anything is looked up by name.
+local function add_scripts(args)
+  for i, given in ipairs(commandline.values(own_words(args), "scripts")) do
     local dir = fs.absolute(given)
     sys.allow("read", dir)
     if given == "" or not fs.is_dir(dir) then
@@ -151,8 +166,8 @@ end
 
 local function merged(...)
   local all = {}
-  for _, options in ipairs { ... } do
-    for name, option in pairs(options) do
+  for _, declared in ipairs { ... } do
+    for name, option in pairs(declared) do
       all[name] = option
     end
   end
@@ -244,9 +259,10 @@ function cli.main(args)
   if exit.is_cancel(err) then
     error(err)
   end
-  report(err, context.global and context.global.log_format)
+  local global = context.global or wished(args)
+  report(err, global.log_format)
   status = exit.combine({ err }, false)
-  if context.global and context.global.json then
+  if global.json then
     sys.write(1, commands.failure_json(err, status))
   end
   return status

@@ -114,6 +114,22 @@ function commandline.values(args, name)
   return values
 end
 
+--- True when a boolean option is given in its plain form.
+---@param args string[]
+---@param name string
+---@return boolean
+function commandline.has(args, name)
+  local flag, given = "--" .. dashed(name), false
+  for _, word in ipairs(args) do
+    if word == "--" then
+      break
+    elseif word == flag or word == "--no-" .. dashed(name) then
+      given = word == flag
+    end
+  end
+  return given
+end
+
 local TRUE = { ["true"] = true, yes = true, ["1"] = true, on = true }
 local FALSE = { ["false"] = true, no = true, ["0"] = true, off = true }
 

@@ -165,7 +165,7 @@ class Odd(Case):
 
     @AS_ROOT
     def test_can_not_be_read_any_more(self):
-        """Rights that go away while the backup runs: skipped, told, and status 5."""
+        """Rights that go away while the backup runs."""
         self.large("a")
         self.write("src/b", "closed")
         self.write("src/c/x", "closed folder")

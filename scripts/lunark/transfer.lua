@@ -15,6 +15,7 @@ local SMALL_PART = 2 * MiB -- for stores that take parts of any size: the last o
 local SHARE = 0.6 -- of the stream budget; the rest is for compression
 local WIDTH_MAX = 16
 local MARGIN = 1.1 -- an estimate may be that much too small
+local SETTLE = 3 -- seconds that parts under way get when the upload is given up
 
 ---@class lunark.transfer.Target
 ---@field store lunark.Store
@@ -183,11 +184,13 @@ function Lane:begin(options, on_sent)
   if not self.store:can("multipart") then
     return self:fail(failure("usage", target.key .. ": the store takes it in one part only, and it has more"))
   end
-  local upload, err = self.store:uploader(target.key, target.meta, {
-    exclusive = target.exclusive, expect_size = options.expect_size,
-  })
-  if not upload then return self:fail(err) end
-  self.upload = upload
+  local err
+  task.shield(function() -- an upload whose answer nobody waits for could not be aborted
+    self.upload, err = self.store:uploader(target.key, target.meta, {
+      exclusive = target.exclusive, expect_size = options.expect_size,
+    })
+  end, SETTLE)
+  if not self.upload then return self:fail(err) end
   for index = 1, self.width do self.tasks[index] = task.spawn(self.work, self, on_sent) end
 end
 
@@ -203,13 +206,17 @@ function Lane:drain()
   self.tasks = {}
 end
 
--- Leaves nothing behind, however far it came.
-function Lane:close()
+-- Leaves nothing behind, however far it came. A server may still store a part that it has read when the
+-- connection ends, behind the back of abort: so until `deadline` those under way may get their answers.
+function Lane:close(deadline)
+  self.queue:finish()
+  for part in function() return self.queue:get() end do part:close() end
+  task.timeout(math.max(deadline - sys.monotonic(), 0), function()
+    for _, worker in ipairs(self.tasks) do task.join(worker) end
+  end)
   for _, worker in ipairs(self.tasks) do task.cancel(worker, "the upload was given up") end
   for _, worker in ipairs(self.tasks) do task.join(worker) end
   self.tasks = {}
-  self.queue:finish()
-  for part in function() return self.queue:get() end do part:close() end
   self:abort()
 end
 
@@ -337,7 +344,8 @@ function transfer.upload(stream, targets, given)
   end
   local _ <close> = setmetatable({}, { __close = function()
     task.shield(function()
-      for _, lane in ipairs(lanes) do lane:close() end
+      local deadline = sys.monotonic() + SETTLE
+      for _, lane in ipairs(lanes) do lane:close(deadline) end
     end, 20)
   end })
   local made

@@ -12,6 +12,8 @@ local transfer = require "lunark.transfer"
 
 local publish = {}
 
+local RACES = 5 -- times that another run may move `latest` between our look and our copy
+
 -- Errors that say no more than that these credentials may not read.
 local function may_not_read(err)
   return err.kind == "auth" and err.status == 403 or err.kind == "denied"
@@ -92,24 +94,28 @@ function publish.manifest(store, key, text)
   return true
 end
 
--- The backup that `latest` stands for: its time and host, or nil when it says nothing.
+-- The backup that `latest` stands for: its time and host, or nil when it says nothing. And the version of
+-- `latest`: false when there is none, nil when that is not known.
 local function standing(store, key)
   local info, err = store:head(key)
   if not info then
-    if err.kind == "not_found" or may_not_read(err) then
+    if err.kind == "not_found" then
+      return { version = false }
+    elseif may_not_read(err) then
       return {}
     end
     return nil, err
   end
   local meta = info.meta or {}
   local dated = meta["lunark-key"] and naming.parse_key(naming.from_meta(meta["lunark-key"]))
-  return { time = dated and dated.time, host = meta["lunark-host"] and naming.from_meta(meta["lunark-host"]) }
+  local host = meta["lunark-host"] and naming.from_meta(meta["lunark-host"])
+  return { time = dated and dated.time, host = host, version = info.version }
 end
 
 -- Copies inside of the store; through this machine where the store can't.
-local function copy(store, from, to, meta)
+local function copy(store, from, to, meta, version)
   if store:can("copy") then
-    local done, err = store:copy(from, to, meta)
+    local done, err = store:copy(from, to, meta, { replaces = version })
     return done and true, err
   end
   local stream, err = store:get(from)
@@ -122,13 +128,8 @@ local function copy(store, from, to, meta)
   return done and true, err
 end
 
---- Moves `latest` to a dated backup, unless it stands for a newer one.
----@param store table
----@param record table lunark.manifest.Record
----@param stamp string TIME as in the key
----@return boolean|nil moved
----@return table|nil err
-function publish.latest(store, record, stamp)
+-- As publish.latest; nil and a conflict when somebody else has moved `latest` meanwhile.
+local function move_latest(store, record, stamp)
   local key = naming.latest_key(record.item, record.suffix)
   local now, err = standing(store, key)
   if not now then
@@ -143,11 +144,29 @@ function publish.latest(store, record, stamp)
   meta["lunark-key"] = naming.to_meta(record.key)
   meta["lunark-sha256"] = record.sha256
   local done
-  done, err = copy(store, record.key, key, meta)
+  done, err = copy(store, record.key, key, meta, now.version)
   if not done then
     return nil, err
   end
   return true
+end
+
+--- Moves `latest` to a dated backup, unless it stands for a newer one. Where the store can tell, what
+--- another run put there meanwhile is looked at again.
+---@param store table
+---@param record table lunark.manifest.Record
+---@param stamp string TIME as in the key
+---@return boolean|nil moved
+---@return table|nil err
+function publish.latest(store, record, stamp)
+  local moved, err
+  for _ = 1, RACES do
+    moved, err = move_latest(store, record, stamp)
+    if moved ~= nil or err.kind ~= "conflict" then
+      break
+    end
+  end
+  return moved, err
 end
 
 ---@class lunark.publish.Outcome

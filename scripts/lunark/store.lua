@@ -334,13 +334,15 @@ end
 ---@param from string
 ---@param to string
 ---@param meta table<string, string>? of the copy; nil keeps that of the original
+---@param how table? {replaces = version that `to` must have, false: it must not be there}: else conflict, as
+--- far as the store can tell
 ---@return lunark.store.Info?
 ---@return table? err
-function Store:copy(from, to, meta)
+function Store:copy(from, to, meta, how)
   if not self:can("copy") then misuse("%s can't copy", self.text) end
   local source, target = self:full(from), self:full(to)
   local info, err = self:try(("copy %s to %s"):format(from, to), "copy", function()
-    return self.inner:copy(source, target, meta)
+    return self.inner:copy(source, target, meta, how or {})
   end)
   if not info then return nil, err end
   return self:relative(info, to)

@@ -11,7 +11,8 @@ local transfer = {}
 
 local MiB = 1024 * 1024
 local PART = 8 * MiB -- where nothing asks for more
-local SMALL_PART = 2 * MiB -- for stores that take parts of any size: the last one is done sooner
+-- For stores that take parts of any size, several at once: the last one is done sooner.
+local SMALL_PART = 2 * MiB
 local SHARE = 0.6 -- of the stream budget; the rest is for compression
 local WIDTH_MAX = 16
 local MARGIN = 1.1 -- an estimate may be that much too small
@@ -50,6 +51,7 @@ end
 local function agree(targets)
   local limits = {
     min = 1, max = math.maxinteger, count = math.maxinteger, align = 1, single = math.maxinteger,
+    in_turn = false,
   }
   local hashes, seen = {}, {}
   for _, target in ipairs(targets) do
@@ -60,6 +62,7 @@ local function agree(targets)
       limits.max = math.min(limits.max, multipart.max or math.maxinteger)
       limits.count = math.min(limits.count, multipart.count or math.maxinteger)
       limits.align = math.max(limits.align, multipart.align or 1)
+      limits.in_turn = limits.in_turn or multipart.width == 1
     else
       limits.count = 1
     end
@@ -102,7 +105,8 @@ function transfer.plan(targets, options)
   local unit = math.max(limits.align, MiB)
   local size = options.part_size
   if not size then
-    size = limits.min < MiB and limits.count == math.maxinteger and SMALL_PART or PART
+    local small = limits.min < MiB and limits.count == math.maxinteger and not limits.in_turn
+    size = small and SMALL_PART or PART
     size = math.max(limits.min, math.min(size, memory // 3 // unit * unit))
     local expected = options.expect_size
     if expected and limits.count < math.maxinteger then

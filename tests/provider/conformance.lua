@@ -2,7 +2,8 @@
 -- conformance.lua - what every store must do, whatever its provider. Run on the store whose URL is in
 -- LUNARK_TEST_STORE, which is empty: `luarun tests/lua/run.lua tests/provider/conformance.lua`. A provider of
 -- yours is found in LUNARK_PATH.
--- LUNARK_TEST_WRONG holds options (name=value, commas) with which the store must refuse.
+-- LUNARK_TEST_WRONG holds options (name=value, commas) with which the store must refuse, or "unchecked" for a
+-- server that looks at no credentials.
 local lu = require "luaunit"
 local crypto = require "lunark.core.crypto"
 local store = require "lunark.store"
@@ -391,9 +392,20 @@ function TestStore.test_upload_replaces()
   lu.assertEquals(assert(s:head("key")).meta, {})
 end
 
+-- A store that takes parts one after the other.
+local function in_turn()
+  return s.features.multipart.width == 1
+end
+
 function TestStore.test_parts_out_of_order()
   local one, two, three = noise(5 * MiB, "1"), noise(5 * MiB, "2"), "the end"
   local up <close> = assert(s:uploader("key"))
+  if in_turn() then
+    local part, err = up:part(3, three, 10 * MiB)
+    lu.assertNil(part)
+    lu.assertEquals(err.kind, "usage")
+    return
+  end
   assert(up:part(3, three, 10 * MiB))
   assert(up:part(1, one, 0))
   lu.assertNil(s:head("key"))
@@ -405,10 +417,16 @@ end
 
 function TestStore.test_a_part_sent_twice()
   local up <close> = assert(s:uploader("key"))
-  assert(up:part(1, noise(5 * MiB, "wrong"), 0))
-  assert(up:part(2, "tail", 5 * MiB))
   local right = noise(5 * MiB, "right")
-  assert(up:part(1, right, 0))
+  if in_turn() then
+    assert(up:part(1, right, 0))
+    assert(up:part(1, right, 0))
+    assert(up:part(2, "tail", 5 * MiB))
+  else
+    assert(up:part(1, noise(5 * MiB, "wrong"), 0))
+    assert(up:part(2, "tail", 5 * MiB))
+    assert(up:part(1, right, 0))
+  end
   assert(up:finish())
   lu.assertEquals(sha256(text_of("key")), sha256(right .. "tail"))
 end
@@ -442,6 +460,8 @@ function TestStore.open_uploads()
     end
     return count
   end
+  -- Not every store can list them; tests with a scripted server look at the requests then.
+  if not s.inner.send_xml then return 0 end
   local root = assert(s.inner:send_xml { op = "uploads", method = "GET", query = { { "uploads", "" } } })
   local count = 0
   for one in root:each("Upload") do
@@ -553,6 +573,7 @@ function TestStore.test_wrong_credentials()
     lu.assertTrue(is_local)
     return
   end
+  if text == "unchecked" then return end
   local wrong = {}
   for name, value in text:gmatch("([%w_]+)=([^,]+)") do wrong[name] = value end
   local refused = assert(store.open(base, wrong))

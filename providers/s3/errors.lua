@@ -70,6 +70,10 @@ local MESSAGES = {
   NoSuchKey = "there is no such object",
   PreconditionFailed = "the object is there already",
 }
+local CHANGED = "the original changed while it was copied"
+local STALE = {
+  ExpiredToken = true, InvalidAccessKeyId = true, InvalidToken = true, TokenRefreshRequired = true,
+}
 
 --- An error of one code, without a response of its own (an entry of a batch).
 ---@param code string
@@ -81,6 +85,7 @@ function errors.of_code(code, message, context, status)
   local kind, retryable = of_status(status or 500)
   if known then kind, retryable = known[1], known[2] end
   local words = MESSAGES[code] or message
+  if code == "PreconditionFailed" and context.op == "s3.copy" then words = CHANGED end
   if not words or words == "" then words = code ~= "" and code or ("HTTP status %d"):format(status or 0) end
   words = words:gsub("%.%s*$", ""):gsub("^%u%l", string.lower)
   if code ~= "" and not MESSAGES[code] and words ~= code then words = ("%s (%s)"):format(words, code) end
@@ -102,10 +107,13 @@ local function body_of(response)
 end
 
 -- A server's date beside ours, when it says that ours is wrong.
+-- An answer to HEAD gives no reason: 15 minutes are what S3 allows.
 local function skew_of(response, code, now)
-  if code ~= "RequestTimeTooSkewed" then return nil end
+  local silent = code == "" and response.status == 403
+  if code ~= "RequestTimeTooSkewed" and not silent then return nil end
   local theirs = time.parse_http(response.headers["date"])
-  return theirs and theirs - now
+  if not theirs or (silent and math.abs(theirs - now) <= 900) then return nil end
+  return theirs - now
 end
 
 --- The error that a response stands for.
@@ -126,6 +134,16 @@ function errors.classify(response, context)
   err.retry_after = after and (tonumber(after) or (time.parse_http(after) or context.now) - context.now)
   err.skew = skew_of(response, code, context.now)
   return err
+end
+
+--- True when other credentials may be let in where these are not: they have ended, or were replaced.
+---@param err table
+---@param r table the request
+---@return boolean
+function errors.is_stale(err, r)
+  if err.code then return STALE[err.code] or false end
+  -- S3 says so with 400, and an answer to HEAD has no body.
+  return r.method == "HEAD" and err.status == 400 and r.keys ~= nil and r.keys.session_token ~= nil
 end
 
 --- The region that a store says a bucket is in, when it refuses a request because of that.

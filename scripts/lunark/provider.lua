@@ -23,7 +23,7 @@ local MODULES = {
 
 local FEATURES = {
   range = "boolean", copy = "boolean", exclusive = "boolean", part_hash = "table", multipart = "table",
-  put_max = "number", batch_delete = "boolean",
+  put_max = "number", copy_max = "number", batch_delete = "boolean",
 }
 local MULTIPART = {
   min = "number", max = "number", count = "number", equal = "boolean", align = "number", width = "number",

@@ -7,12 +7,26 @@ local sys = require "lunark.core.sys"
 
 local scripts = {}
 
---- What the search knows, in the order of the names.
-local FOLDERS = { "lunark", "policies", "providers", "providers/s3", "providers/gcs", "providers/sign",
-  "providers/credential" }
-
 local function relative(embedded_name)
   return (embedded_name:gsub("^scripts/", ""))
+end
+
+-- Where scripts can be: the folders of the embedded ones, and what lies beside providers in the directories.
+local function all_folders(dirs)
+  local seen, list = {}, {}
+  local function add(folder)
+    if folder and not seen[folder] then
+      seen[folder] = true
+      list[#list + 1] = folder
+    end
+  end
+  for _, name in ipairs(sys.embedded_names()) do add(relative(name):match("^(.*)/[^/]*$")) end
+  for _, dir in ipairs(dirs) do
+    for _, below in ipairs(fs.readdir(dir .. "/providers") or {}) do
+      if not below:find("%.lua$") then add("providers/" .. below) end
+    end
+  end
+  return list
 end
 
 ---@class lunark.scripts.Entry
@@ -32,8 +46,9 @@ function scripts.list(folder)
     end
   end
   local dirs = sys.script_dirs()
+  local folders = folder and { folder } or all_folders(dirs)
   for i = #dirs, 1, -1 do
-    for _, below in ipairs(folder and { folder } or FOLDERS) do
+    for _, below in ipairs(folders) do
       for _, file in ipairs(fs.readdir(dirs[i] .. "/" .. below) or {}) do
         if file:find("^[%w_%-]+%.lua$") then
           local name = below .. "/" .. file

@@ -14,6 +14,7 @@ local retry = require "lunark.retry"
 local stream = require "lunark.core.stream"
 local sys = require "lunark.core.sys"
 local task = require "lunark.core.task"
+local tasks = require "lunark.task"
 local url = require "lunark.url"
 
 local store = {}
@@ -21,6 +22,8 @@ local store = {}
 -- Seconds in all, with every retry. A part may be on its way for long on a thin line.
 local DEADLINE = { default = 120, check = 20, part = 900, finish = 1800, copy = 1800, abort = 60 }
 local BATCH = 1000
+local COPY_PART = 256 * 1024 * 1024 -- bytes of a part that the store copies
+local COPY_WIDTH = 8
 
 ---@class lunark.store.Info
 ---@field key string relative to the store's prefix
@@ -330,6 +333,24 @@ function Store:delete(keys)
   return nil, err
 end
 
+-- What is too large for one copy, in parts of one size.
+local function copy_in_parts(self, from, to, meta, source)
+  local multipart = self.features.multipart
+  local size = math.max(math.min(COPY_PART, self.features.copy_max), math.ceil(source.size / multipart.count))
+  local upload <close>, err = self:uploader(to, meta or source.meta)
+  if not upload then return nil, err end
+  local starts = {}
+  for first = 0, source.size - 1, size do starts[#starts + 1] = first end
+  local ok, why = pcall(tasks.map, starts, COPY_WIDTH, function(first, number)
+    local last = math.min(first + size, source.size) - 1
+    local part, failed = upload:copy(number, from, first, last, source.etag)
+    if not part then error(failed, 0) end
+  end)
+  if ok then return upload:finish() end
+  if not sys.is_error(why) or why.kind == "cancelled" then error(why, 0) end
+  return nil, why
+end
+
 --- Copies inside of the store; the bytes don't pass through here. Only when `store:can("copy")`.
 ---@param from string
 ---@param to string
@@ -341,8 +362,14 @@ end
 function Store:copy(from, to, meta, how)
   if not self:can("copy") then misuse("%s can't copy", self.text) end
   local source, target = self:full(from), self:full(to)
-  local info, err = self:try(("copy %s to %s"):format(from, to), "copy", function()
-    return self.inner:copy(source, target, meta, how or {})
+  local original, info, err
+  if self.features.copy_max and self:can("multipart") then
+    original, err = self:head(from)
+    if not original then return nil, err end
+    if original.size > self.features.copy_max then return copy_in_parts(self, from, to, meta, original) end
+  end
+  info, err = self:try(("copy %s to %s"):format(from, to), "copy", function()
+    return self.inner:copy(source, target, meta, { replaces = how and how.replaces, source = original })
   end)
   if not info then return nil, err end
   return self:relative(info, to)
@@ -377,6 +404,24 @@ function Upload:part(number, body, offset)
   local at = offset or (type(body) ~= "string" and body.offset) or nil
   local part, err = self.store:try(("part %d of %s"):format(number, self.key), "part", function()
     return self.inner:part(number, body, at)
+  end)
+  if part then self.parts[number] = part end
+  return part, err
+end
+
+--- Makes one part of the bytes first to last of an object that is in the store.
+---@param number integer from 1
+---@param from string
+---@param first integer
+---@param last integer
+---@param etag string? what the object must still have
+---@return table?
+---@return table? err
+function Upload:copy(number, from, first, last, etag)
+  if not self.open then misuse("upload of %s: it is closed", self.key) end
+  local source = self.store:full(from)
+  local part, err = self.store:try(("copy part %d of %s"):format(number, self.key), "copy", function()
+    return self.inner:copy(number, source, first, last, etag)
   end)
   if part then self.parts[number] = part end
   return part, err

@@ -30,6 +30,7 @@ def environment(**more):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "LUNARK_TEST"))
            and k not in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "HOME", "XDG_CONFIG_HOME")}
     env["LC_ALL"] = "C.UTF-8"
+    env["AWS_EC2_METADATA_DISABLED"] = "true"  # no test leaves this machine
     env.update({k: str(v) for k, v in more.items() if v is not None})
     return env
 

@@ -8,7 +8,7 @@ local sys = require "lunark.core.sys"
 local scripts = {}
 
 --- What the search knows, in the order of the names.
-local FOLDERS = { "lunark", "policies", "providers", "providers/s3", "providers/sign",
+local FOLDERS = { "lunark", "policies", "providers", "providers/azure", "providers/s3", "providers/sign",
   "providers/credential" }
 
 local function relative(embedded_name)

@@ -25,6 +25,7 @@ Environment of COMMAND
   LUNARK_TEST_HTTP_URL, LUNARK_TEST_HTTP_LOG  faulty: its address, and its log of requests (JSON lines)
 Variables that name CA files or AWS profiles are taken out: they mean the machine, not the test."""
 import argparse
+import importlib
 import os
 import shutil
 import signal
@@ -54,7 +55,7 @@ class Unavailable(Exception):
 def clean_environment():
     drop = ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy",
             "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-    return {k: v for k, v in os.environ.items() if k not in drop and not k.startswith("AWS_")}
+    return {k: v for k, v in os.environ.items() if k not in drop and not k.startswith(("AWS_", "AZURE_"))}
 
 
 def free_port():
@@ -163,6 +164,9 @@ class Servers:
             raise RuntimeError(f"moto: {action}: {error.code}: {error.read()[:500]}") from error
         return {e.tag.split("}")[-1]: e.text for e in tree.iter() if e.text and e.text.strip()}
 
+    def azurite(self, buckets, **more):
+        return importlib.import_module("azurite_server").start(self, buckets, **more)
+
     def faulty(self, args):
         argv = [sys.executable, os.path.join(HERE, "faulty.py"), "--log", os.path.join(self.scratch, "requests")]
         if args.script:
@@ -176,7 +180,9 @@ class Servers:
         if line[:1] != [b"port"]:
             raise RuntimeError("faulty.py did not come up")
         url = f"http{'s' if args.tls else ''}://127.0.0.1:{int(line[1])}"
-        if args.upstream:
+        if args.upstream == "azurite":
+            self.env["AZURE_STORAGE_BLOB_ENDPOINT"] = url + "/" + self.env["AZURE_STORAGE_ACCOUNT"]
+        elif args.upstream:
             self.export_s3(url, self.env["AWS_ACCESS_KEY_ID"], self.env["AWS_SECRET_ACCESS_KEY"], args.bucket[0])
         self.env["LUNARK_TEST_HTTP_URL"] = url
         self.env["LUNARK_TEST_HTTP_LOG"] = os.path.join(self.scratch, "requests")
@@ -202,11 +208,11 @@ def parse(argv):
         raise SystemExit("server: write the command after --")
     at = argv.index("--")
     parser = argparse.ArgumentParser(prog="server", description="runs a command beside a test server")
-    parser.add_argument("server", choices=("versitygw", "moto", "faulty"))
+    parser.add_argument("server", choices=("versitygw", "moto", "azurite", "faulty"))
     parser.add_argument("--bucket", action="append")
     parser.add_argument("--versioning", action="store_true")
     parser.add_argument("--script")
-    parser.add_argument("--upstream", choices=("versitygw", "moto"))
+    parser.add_argument("--upstream", choices=("versitygw", "moto", "azurite"))
     parser.add_argument("--tls", action="store_true")
     args = parser.parse_args(argv[:at])
     args.bucket = args.bucket or ["lunark-test"]

@@ -30,7 +30,7 @@ local MULTIPART = {
 }
 local KEYS = {
   api = true, name = true, schemes = true, options = true, features = true, open = true, needs = true,
-  root = true,
+  root = true, locate = true,
 }
 
 local function bad(origin, format, ...)
@@ -84,6 +84,9 @@ function provider.check(found, origin)
   if not ok then return nil, err end
   if type(found.open) ~= "function" then
     return bad(origin, "function 'open' is missing, open(url, options, ctx) expected")
+  end
+  if found.locate ~= nil and type(found.locate) ~= "function" then
+    return bad(origin, "'locate' is a %s, locate(url) expected", type(found.locate))
   end
   ok, err = provider.check_features(found.features or {}, origin)
   if not ok then return nil, err end
@@ -183,18 +186,31 @@ local function speaks(found, scheme)
   return false
 end
 
---- The provider of a URL scheme: the file of that name first, then all others by what they declare.
----@param scheme string
+-- The address as the provider wants it, when it is one of its addresses.
+local function place(found, address)
+  if not found.locate then return address end
+  local located, err = found.locate(address)
+  if not located and not sys.is_error(err) then
+    return bad(found.origin, "locate returned nil and no error")
+  end
+  return located, err
+end
+
+--- The provider of an address: the file that is called like its scheme first, then all others by what they
+--- declare. One whose `locate` does not know the address is passed over.
+---@param address lunark.url.Url
 ---@return table? provider
----@return table? err kind usage
-function provider.find(scheme)
+---@return table address as the provider wants it, or err of kind usage
+function provider.find(address)
+  local scheme = address.scheme
   local first = ("providers/%s.lua"):format(FILES[scheme] or scheme)
-  local listed, known, broken = scripts.list("providers"), {}, nil
+  local listed, known, broken, refused = scripts.list("providers"), {}, nil, nil
   for _, entry in ipairs(listed) do
     if entry.name == first then
       local found, err = provider.load(first)
       if not found then return nil, err end
-      if speaks(found, scheme) then return found end
+      local located = speaks(found, scheme) and place(found, address)
+      if located then return found, located end
     end
   end
   for _, entry in ipairs(listed) do
@@ -202,12 +218,14 @@ function provider.find(scheme)
     if not found then
       broken = broken or err
     elseif speaks(found, scheme) then
-      return found
+      local located, why = place(found, address)
+      if located then return found, located end
+      refused = refused or why
     else
       table.move(found.schemes, 1, #found.schemes, #known + 1, known)
     end
   end
-  if broken then return nil, broken end
+  if broken or refused then return nil, refused or broken end
   table.sort(known)
   return nil, sys.error {
     kind = "usage", op = "provider", message = ("no provider speaks '%s://'"):format(scheme),

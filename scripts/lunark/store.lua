@@ -129,9 +129,9 @@ end
 function store.open(text, overrides)
   local address, err = url.parse(text)
   if not address then return nil, err end
-  local found
-  found, err = provider.find(address.scheme)
-  if not found then return nil, err end
+  local found, located = provider.find(address)
+  if not found then return nil, located end
+  address = located
   local given = {}
   for name, value in pairs(address.query) do given[name] = value end
   for name, value in pairs(overrides or {}) do given[name] = value end

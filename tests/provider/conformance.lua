@@ -79,7 +79,7 @@ end
 local names = {
   plain = "plain.txt", nested = "a/b/c/d.txt", space = "with space/and more .txt", plus = "a+b+c",
   percent = "100%/50%25.txt", colon = "neo4j-2020-06-16-12:32:57.tar.gz", unicode = "grün/日本語/ñ.txt",
-  punctuation = "a!$&'()*,;=@[]~_-.^`{}|\\\"<>",
+  punctuation = "a!$&'()*,;=@[]~_-.^`{}|\"<>",
   question_and_hash = "what?/x#y&z=1", quotes = "it's \"q\".txt",
   tilde = "~user/-dash/=equals", many_dots = "...a/b...c/.hidden", long_component = ("n"):rep(200),
   emoji = "backup-\u{1F4BE}.gz", combining = "e\u{301}.txt", comma_semicolon = "a,b;c",
@@ -113,6 +113,17 @@ function TestStore.test_empty_components()
   else
     lu.assertStrContains(err.message, "a//b")
   end
+end
+
+function TestStore.test_backslash()
+  -- One service takes it for a slash: its provider says so.
+  local info, err = s:put("a\\b", "x")
+  if not info then
+    lu.assertEquals(err.kind, "usage")
+    return lu.assertStrContains(err.message, "a\\b")
+  end
+  lu.assertEquals(text_of("a\\b"), "x")
+  lu.assertEquals(keys_below(""), { "a\\b" })
 end
 
 function TestStore.test_dots_do_not_leave_the_prefix()

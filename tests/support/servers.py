@@ -3,7 +3,7 @@
 """Test servers, ended by pid whatever happens. As a module: class Servers. As a command, tests/support/server:
 runs a command beside a server.
 
-    tests/support/server versitygw|moto|fakegcs|gcsemulator [OPTIONS] -- COMMAND...
+    tests/support/server versitygw|moto|fakegcs|gcsemulator|azurite [OPTIONS] -- COMMAND...
     tests/support/server faulty [OPTIONS] -- COMMAND...
 
 Everything listens on a free port of 127.0.0.1 and keeps its data in a scratch folder that is removed. COMMAND's exit
@@ -38,6 +38,7 @@ import urllib.parse
 import urllib.request
 import xml.etree.ElementTree as xml
 
+import azurite_server
 from gcs_server import GcsServers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -46,7 +47,7 @@ CACHE = os.environ.get("LUNARK_CACHE") or os.path.join(
 GATEWAY = os.path.join(CACHE, "versitygw-1.8.0", "versitygw")
 MOTO = os.path.join(CACHE, "moto-5.2.5", "bin", "moto_server")
 ACCESS, SECRET, REGION = "lunarktestaccess", "lunark/test+secret=key", "us-east-1"
-STORES = ("versitygw", "moto", "fakegcs", "gcsemulator")
+STORES = ("versitygw", "moto", "fakegcs", "gcsemulator", "azurite")
 UNAVAILABLE = 77
 
 
@@ -58,7 +59,7 @@ def clean_environment():
     drop = ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy",
             "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "STORAGE_EMULATOR_HOST")
     return {k: v for k, v in os.environ.items()
-            if k not in drop and not k.startswith(("AWS_", "GOOGLE_", "CLOUDSDK_", "GCE_"))}
+            if k not in drop and not k.startswith(("AWS_", "GOOGLE_", "CLOUDSDK_", "GCE_", "AZURE_"))}
 
 
 def free_port():
@@ -168,6 +169,9 @@ class Servers(GcsServers):
             raise RuntimeError(f"moto: {action}: {error.code}: {error.read()[:500]}") from error
         return {e.tag.split("}")[-1]: e.text for e in tree.iter() if e.text and e.text.strip()}
 
+    def azurite(self, buckets, **more):
+        return azurite_server.start(self, buckets, **more)
+
     def faulty(self, args):
         argv = [sys.executable, os.path.join(HERE, "faulty.py"), "--log", os.path.join(self.scratch, "requests")]
         if args.script:
@@ -184,6 +188,8 @@ class Servers(GcsServers):
         if args.upstream:
             if "LUNARK_TEST_GCS_URL" in self.env:
                 self.export_gcs(url)
+            elif args.upstream == "azurite":
+                self.env["AZURE_STORAGE_BLOB_ENDPOINT"] = url + "/" + self.env["AZURE_STORAGE_ACCOUNT"]
             else:
                 self.export_s3(url, self.env["AWS_ACCESS_KEY_ID"], self.env["AWS_SECRET_ACCESS_KEY"], args.bucket[0])
         self.env["LUNARK_TEST_HTTP_URL"] = url

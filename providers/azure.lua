@@ -1,0 +1,503 @@
+-- SPDX-License-Identifier: MIT
+--- Azure Blob Storage: `azure://container/prefix?account=&endpoint=&endpoint_suffix=`, or the same as
+--- `https://ACCOUNT.blob.core.windows.net/container/prefix`. One call is one attempt; retries are the
+--- library's.
+
+local azure = require "providers.credential.azure"
+local classify = require "providers.azure.errors".classify
+local entra = require "providers.credential.entra"
+local sign = require "providers.sign.azure"
+local sys = require "lunark.core.sys"
+local task = require "lunark.task"
+local time = require "lunark.time"
+local xml = require "lunark.xml"
+
+local MiB = 1024 * 1024
+local VERSION = "2021-12-02" -- of the protocol
+local SUFFIX = "core.windows.net"
+local SLOW = 600 -- seconds without a byte: a long list of blocks takes the store a while
+local WIDTH = 16 -- deletions at once
+local NO_ACCOUNT = "no storage account: set AZURE_STORAGE_ACCOUNT, or write ?account= behind the URL"
+
+local FEATURES = {
+  range = true, copy = true, exclusive = true, part_hash = { "md5" }, put_max = 5000 * MiB,
+  multipart = { max = 4000 * MiB, count = 50000 },
+}
+
+local Store = {}
+Store.__index = Store
+local Upload = {}
+Upload.__index = Upload
+
+local function usage(format, ...)
+  return nil, sys.error { kind = "usage", op = "azure", message = format:format(...) }
+end
+
+-- --- requests ---
+
+local function escape(key)
+  return (key:gsub("[^%w%-._~/]", function(byte) return ("%%%02X"):format(byte:byte()) end))
+end
+
+-- The URL of a blob (nil: of the container).
+function Store:address(key)
+  local base = ("%s://%s%s/%s"):format(self.endpoint.scheme, self.endpoint.host, self.endpoint.path,
+    self.container)
+  return key and base .. "/" .. escape(key) or base
+end
+
+--- Signs a request that is about to be sent; may park for a new token.
+---@return table? used what it was signed with
+---@return table? err
+function Store:sign(req)
+  local used, err = self.credentials:get()
+  if not used then return nil, err end
+  local headers = req.headers
+  headers["x-ms-version"], headers["x-ms-date"] = VERSION, time.http(self.ctx.clock())
+  if used.token then
+    used.header = used.header or self.ctx.secret("Bearer " .. used.token:reveal())
+    headers["authorization"] = used.header
+  elseif used.sas then
+    req.url = sign.with_sas(req.url, used.sas)
+    local source = headers["x-ms-copy-source"]
+    if source then headers["x-ms-copy-source"] = self.ctx.secret(sign.with_sas(source, used.sas)) end
+  else
+    headers["authorization"], err = sign.shared_key(req, self.account, used.key)
+    if err then return nil, err end
+  end
+  return used
+end
+
+-- r = {op, method, key, query, headers, body, sink, max, idle_timeout}. The response, or nil, err.
+function Store:send(r)
+  local used
+  local response, err = self.ctx.http.request {
+    method = r.method, url = self:address(r.key), query = r.query, headers = r.headers, body = r.body,
+    sink = r.sink, max = r.max or MiB, idle_timeout = r.idle_timeout, ca_file = self.options.ca_file,
+    sign = function(req)
+      local why
+      used, why = self:sign(req)
+      return used, why
+    end,
+  }
+  if not response then return nil, err end
+  if response.status >= 200 and response.status < 300 then
+    used.worked = true
+    return response
+  end
+  err = classify(response, {
+    op = "azure." .. r.op, container = self.container, key = r.key, host = self.endpoint.host,
+    source = self.credentials.source, now = self.ctx.clock(),
+  })
+  local refused = response.status == 401 or err.code == "AuthenticationFailed"
+  if refused and not err.skew and self.credentials:refused(used) then err.retryable = true end
+  return nil, err
+end
+
+-- --- facts about objects ---
+
+local function plain(etag)
+  return etag and etag:match('^"?(.-)"?$')
+end
+
+local function size_of(body)
+  return type(body) == "string" and #body or body.size
+end
+
+-- What the store compares with what arrives, in base64; nil where that was turned off.
+function Store:md5_of(body)
+  if not self.options.check_md5 then return nil end
+  local crypto = self.ctx.crypto
+  if type(body) == "string" then return crypto.base64(crypto.digest("md5", body)) end
+  local hex = body.hash and body.hash.md5
+  return hex and crypto.base64(crypto.unhex(hex))
+end
+
+-- Azure's names of metadata are identifiers, without hyphens; ours have no underscores.
+local function info_of(headers)
+  local meta = {}
+  for name, value in pairs(headers) do
+    local short = name:match("^x%-ms%-meta%-(.+)$")
+    if short then meta[short:gsub("_", "-")] = value end
+  end
+  return {
+    size = math.tointeger(tonumber(headers["content-length"])), etag = plain(headers["etag"]), meta = meta,
+    version = headers["x-ms-version-id"], mtime = time.parse_http(headers["last-modified"]),
+    md5 = headers["content-md5"],
+  }
+end
+
+-- Headers of a call that makes an object.
+function Store:making(meta, how, headers)
+  headers = headers or {}
+  for name, value in pairs(meta or {}) do
+    if not name:find("^%a[%w-]*$") or value:find("[^\32-\126]") then
+      return usage("metadata %s: a letter, then letters, digits and -, and a value of printable ASCII", name)
+    end
+    headers["x-ms-meta-" .. name:lower():gsub("-", "_")] = value
+  end
+  headers["x-ms-access-tier"] = self.options.access_tier
+  if how and how.exclusive then headers["if-none-match"] = "*" end
+  return headers
+end
+
+-- Names that Azure, or what is on the way to it, would take for another one, or a listing can't carry.
+local function check_key(key)
+  if not xml.can_carry(key) then
+    return usage("'%s': a key is UTF-8 without control characters", key)
+  end
+  if key:find("\\", 1, true) then return usage("'%s': Azure takes \\ in a key for /", key) end
+  if key == "" or utf8.len(key) > 1024 then return usage("'%s': a key has 1 to 1,024 characters", key) end
+  for part in key:gmatch("[^/]+") do
+    if part == "." or part == ".." then
+      return usage("'%s': a key can't have the components . and ..", key)
+    end
+  end
+  return true
+end
+
+-- --- the contract ---
+
+--- Writes a whole object.
+function Store:put(key, body, meta, how)
+  local ok, err = check_key(key)
+  if not ok then return nil, err end
+  local md5 = self:md5_of(body)
+  local headers
+  headers, err = self:making(meta, how, { ["x-ms-blob-type"] = "BlockBlob", ["content-md5"] = md5 })
+  if not headers then return nil, err end
+  local response
+  response, err = self:send { op = "put", method = "PUT", key = key, headers = headers, body = body }
+  if response then
+    local answer = response.headers
+    return { size = size_of(body), etag = plain(answer["etag"]), version = answer["x-ms-version-id"] }
+  end
+  if err.kind == "conflict" and md5 and headers["if-none-match"] then
+    -- The key is taken, perhaps by our own attempt whose answer was lost.
+    local info = self:head(key)
+    if info and info.md5 == md5 and info.size == size_of(body) then return info end
+  end
+  return nil, err
+end
+
+--- Reads an object, or the bytes first to last of it.
+function Store:get(key, range)
+  local ok, err = check_key(key)
+  if not ok then return nil, err end
+  local headers = {}
+  if range then headers["x-ms-range"] = ("bytes=%d-%s"):format(range[1] or 0, range[2] or "") end
+  local response
+  response, err = self:send { op = "get", method = "GET", key = key, headers = headers, sink = "stream" }
+  if not response then return nil, err end
+  local info = info_of(response.headers)
+  if not range then return response.stream, info end
+  local first, last, whole = (response.headers["content-range"] or ""):match("^bytes (%d+)%-(%d+)/(%d+)$")
+  info.size = math.tointeger(tonumber(whole))
+  if response.status == 206 and info.size and tonumber(first) == (range[1] or 0) then
+    if tonumber(last) >= tonumber(first) then return response.stream, info end
+    response.stream:close()
+    return usage("%s: there is nothing at byte %s, it has %s", key, first, whole)
+  end
+  response.stream:close()
+  return nil, sys.error {
+    kind = "io", op = "azure.get", status = response.status,
+    message = ("%s: a range was asked for and something else is sent"):format(key),
+  }
+end
+
+-- The headers that belong to an object.
+function Store:properties(key)
+  local ok, err = check_key(key)
+  if not ok then return nil, err end
+  local response
+  response, err = self:send { op = "head", method = "HEAD", key = key }
+  return response and response.headers, err
+end
+
+--- Size, ETag, metadata.
+function Store:head(key)
+  local headers, err = self:properties(key)
+  if not headers then return nil, err end
+  return info_of(headers)
+end
+
+--- One page of what is below a prefix, in the order of the keys' bytes.
+function Store:list(prefix, token, max)
+  local query = {
+    { "restype", "container" }, { "comp", "list" }, { "prefix", prefix }, { "maxresults", max or 1000 },
+  }
+  if token then query[#query + 1] = { "marker", token } end
+  local response, err = self:send { op = "list", method = "GET", query = query, max = 8 * MiB }
+  if not response then return nil, err end
+  local what = ("list of container %s"):format(self.container)
+  local root
+  root, err = xml.parse((response.body:gsub("^\xEF\xBB\xBF", "")), what)
+  local blobs = root and root:child("Blobs")
+  if not blobs then
+    -- An answer that was cut off, or is not the store's: it is asked again.
+    local words = err and err.message or what .. ": the answer is no list of blobs"
+    return nil, sys.error { kind = "network", op = "azure.list", retryable = true, message = words }
+  end
+  local page = {}
+  for item in blobs:each("Blob") do
+    local about = item:child("Properties")
+    -- An account with a hierarchical namespace lists folders as well.
+    if about and about:value("ResourceType") ~= "directory" then
+      page[#page + 1] = {
+        key = item:value("Name"), size = math.tointeger(tonumber(about:value("Content-Length"))),
+        etag = plain(about:value("Etag")), mtime = time.parse_http(about:value("Last-Modified")),
+      }
+    end
+  end
+  table.sort(page, function(a, b) return a.key < b.key end)
+  local following = root:value("NextMarker")
+  if following == "" then following = nil end
+  if following and following == token then
+    return nil, sys.error {
+      kind = "corrupt", op = "azure.list",
+      message = what .. ": the store says that there is more, and not where",
+    }
+  end
+  return page, following
+end
+
+-- What is said to those who may write and not list.
+local NO_LIST = { AuthorizationPermissionMismatch = true, AuthorizationResourceTypeMismatch = true }
+
+--- Says whether the store can be used. mode is "read" or "write".
+function Store:check(mode, prefix)
+  local page, err = self:list(prefix, nil, 1)
+  if page or (mode == "write" and NO_LIST[err.code]) then return true end
+  return nil, err
+end
+
+--- Deletes one by one, several at once. Those that were not there are fine. The errors of the others by
+--- key; where one of them passes, all is to be tried again.
+function Store:delete(keys)
+  local errors, passing = {}, nil
+  task.map(keys, WIDTH, function(key)
+    local ok, err = check_key(key)
+    if ok then ok, err = self:send { op = "delete", method = "DELETE", key = key } end
+    if ok or err.code == "BlobNotFound" then return true end
+    errors[key] = err
+    if err.retryable or err.skew then passing = err end
+    return false
+  end)
+  if passing then return nil, passing end
+  return errors
+end
+
+-- Waits until a copy that the store makes in the background is whole.
+function Store:wait_for_copy(key, headers)
+  local id, pause = headers["x-ms-copy-id"], 0.1
+  while headers["x-ms-copy-status"] == "pending" do
+    task.sleep(pause)
+    pause = math.min(pause * 1.5, 5)
+    local err
+    headers, err = self:properties(key)
+    if not headers then return nil, err end
+    if headers["x-ms-copy-id"] ~= id then
+      return nil, sys.error {
+        kind = "conflict", op = "azure.copy", message = key .. ": something else was written there meanwhile",
+      }
+    end
+  end
+  if headers["x-ms-copy-status"] == "success" then return headers end
+  local words = headers["x-ms-copy-status-description"] or "no reason is given"
+  return nil, sys.error {
+    kind = "io", op = "azure.copy", retryable = words:find("^5%d%d") ~= nil,
+    message = ("%s: the store's copy is '%s': %s"):format(key, headers["x-ms-copy-status"], words),
+  }
+end
+
+--- Copies inside of the container, without the bytes passing through here.
+function Store:copy(from, to, meta)
+  local ok, err = check_key(to)
+  if not ok then return nil, err end
+  local source
+  source, err = self:head(from)
+  if not source then return nil, err end
+  local headers
+  headers, err = self:making(meta, nil, {
+    ["x-ms-copy-source"] = self:address(from), ["x-ms-source-if-match"] = ('"%s"'):format(source.etag),
+  })
+  if not headers then return nil, err end
+  local response
+  response, err = self:send { op = "copy", method = "PUT", key = to, headers = headers }
+  if not response then return nil, err end
+  local done
+  done, err = self:wait_for_copy(to, response.headers)
+  if not done then return nil, err end
+  local etag = done["etag"]
+  if meta and not next(meta) and next(source.meta) then
+    -- With no metadata of its own a copy gets that of the original.
+    response, err = self:send { op = "copy", method = "PUT", key = to, query = { { "comp", "metadata" } } }
+    if not response then return nil, err end
+    etag = response.headers["etag"]
+  end
+  return { size = source.size, etag = plain(etag) }
+end
+
+--- Begins an upload in parts (blocks). Nothing is sent: a block has a name, its upload's id in it.
+function Store:begin(key, meta, how)
+  local ok, err = check_key(key)
+  if not ok then return nil, err end
+  local headers
+  headers, err = self:making(meta, how)
+  if not headers then return nil, err end
+  local crypto = self.ctx.crypto
+  return setmetatable({
+    store = self, key = key, headers = headers, id = crypto.hex(crypto.random(8)),
+  }, Upload)
+end
+
+--- Sends one part.
+---@return table? part {id, size}
+function Upload:part(number, body)
+  local store = self.store
+  -- All blocks of a blob have names of one length.
+  local id = store.ctx.crypto.base64(("lunark-%s-%05d"):format(self.id, number))
+  local response, err = store:send {
+    op = "part", method = "PUT", key = self.key, query = { { "comp", "block" }, { "blockid", id } },
+    headers = { ["content-md5"] = store:md5_of(body) }, body = body,
+  }
+  if not response then return nil, err end
+  return { id = id, size = size_of(body) }
+end
+
+-- Whether the blob that is there consists of these parts: an earlier attempt was done, its answer lost.
+function Upload:is_there(parts)
+  local response = self.store:send {
+    op = "finish", method = "GET", key = self.key, max = 16 * MiB,
+    query = { { "comp", "blocklist" }, { "blocklisttype", "committed" } },
+  }
+  if not response then return false end
+  local count = 0
+  for id in response.body:gmatch("<Name>([^<]*)</Name>") do
+    count = count + 1
+    if not parts[count] or parts[count].id ~= id then return false end
+  end
+  return count == #parts
+end
+
+--- Makes the parts one object, which is visible from then on. "Latest" finds them also where an earlier
+--- attempt has made them the object.
+function Upload:finish(parts)
+  local lines, size = { '<?xml version="1.0" encoding="utf-8"?><BlockList>' }, 0
+  for index, part in ipairs(parts) do
+    size = size + part.size
+    lines[index + 1] = "<Latest>" .. part.id .. "</Latest>"
+  end
+  lines[#lines + 1] = "</BlockList>"
+  local body, headers = table.concat(lines), {}
+  for name, value in pairs(self.headers) do headers[name] = value end
+  headers["content-type"] = "application/xml"
+  headers["content-md5"] = self.store:md5_of(body)
+  local response, err = self.store:send {
+    op = "finish", method = "PUT", key = self.key, query = { { "comp", "blocklist" } }, headers = headers,
+    body = body, idle_timeout = SLOW,
+  }
+  if response then
+    local answer = response.headers
+    return { size = size, etag = plain(answer["etag"]), version = answer["x-ms-version-id"] }
+  end
+  if err.kind == "conflict" and headers["if-none-match"] and self:is_there(parts) then
+    return self.store:head(self.key)
+  end
+  return nil, err
+end
+
+--- Nothing to do: blocks that no list names are never visible, and the store throws them away after a week,
+--- or when the name is written. Sooner it could only be had by a write to the name, which may be another
+--- upload's by now.
+function Upload.abort() return true end
+
+-- --- opening ---
+
+--- `https://ACCOUNT.blob.SUFFIX/container/prefix` as `azure://container/prefix`.
+local function locate(address)
+  if address.scheme ~= "https" then return address end
+  local account = address.host:match("^([%w-]+)%.[%w.]*blob%.[%w.-]+[%w:]*$")
+  if not account then return usage("https://%s: ACCOUNT.blob.%s expected", address.host, SUFFIX) end
+  local container, path = address.path:match("^([^/]+)/?(.*)$")
+  if not container then return usage("https://%s: the container is missing behind the host", address.host) end
+  local query = { account = account, endpoint = "https://" .. address.host }
+  for name, value in pairs(address.query) do query[name] = value end
+  return {
+    scheme = "azure", host = container, path = path, query = query, text = address.text,
+    archive = path ~= "" and address.archive or nil,
+  }
+end
+
+-- Where blobs are: an endpoint that is given, with the account in its path where the host is no account's.
+local function find_endpoint(text, account, suffix)
+  if not text then
+    if not account then return usage(NO_ACCOUNT) end
+    return { scheme = "https", host = ("%s.blob.%s"):format(account, suffix), path = "" }, account
+  end
+  local scheme, host, path = text:match("^(https?)://([^/?#@]+)([^?#]*)$")
+  if not scheme then return usage("endpoint '%s': https://host[:port][/account] expected", text) end
+  path = path:gsub("/+$", "")
+  account = account or path:match("^/([^/]+)") or host:match("^([%w-]+)%.[%w.]*blob%.")
+  if not account then return usage(NO_ACCOUNT) end
+  if path == "" and host:sub(1, #account + 1) ~= account .. "." and host:find("^[%d.:%[%]]+$") then
+    path = "/" .. account
+  end
+  return { scheme = scheme, host = host, path = path }, account
+end
+
+local function open(address, options, ctx)
+  local container = address.host
+  if not container:find("^[%l%d][%l%d-]+$") and not container:find("^%$%l+$") then
+    return usage("'%s' is no name of a container: lower-case letters, digits and - expected", container)
+  end
+  local context = { options = options, suffix = options.endpoint_suffix }
+  for name, value in pairs(ctx) do context[name] = value end
+  local credentials, err = azure.find(context)
+  if not credentials then return nil, err end
+  local place = credentials.place
+  if options.account and place.account and options.account ~= place.account then
+    return usage("account %s is asked for, and %s is for account %s", options.account, credentials.source,
+      place.account)
+  end
+  local endpoint, account = find_endpoint(options.endpoint or place.endpoint,
+    options.account or place.account or azure.account(context),
+    options.endpoint_suffix or place.suffix or SUFFIX)
+  if not endpoint then return nil, account end
+  if not account:find("^[%w-]+$") then return usage("'%s' is no name of a storage account", account) end
+  if endpoint.scheme == "http" and credentials.fetch and not entra.is_loopback(endpoint.host) then
+    return usage("endpoint http://%s: a token is sent over https only", endpoint.host)
+  end
+  ctx.grant(endpoint.host)
+  local features = {}
+  for name, value in pairs(FEATURES) do features[name] = value end
+  if not options.check_md5 then features.part_hash = nil end
+  return setmetatable({
+    container = container, account = account, endpoint = endpoint, options = options, ctx = ctx,
+    credentials = credentials, features = features,
+  }, Store)
+end
+
+return {
+  api = 1, name = "azure", schemes = { "azure", "https" }, locate = locate,
+  -- What it reads beside its options: the names of Azure's tools, and the files that they name.
+  needs = { env = { "AZURE_*", "ACCOUNT_NAME", "ACCOUNT_KEY", "IDENTITY_*", "IMDS_ENDPOINT" } },
+  options = {
+    account = { "string", help = "storage account; default: AZURE_STORAGE_ACCOUNT" },
+    endpoint = {
+      "string", env = { "AZURE_STORAGE_BLOB_ENDPOINT", "AZURE_STORAGE_SERVICE_ENDPOINT" },
+      help = "https://host[/account] of another store",
+    },
+    endpoint_suffix = { "string", help = "of another cloud, for example core.chinacloudapi.cn" },
+    access_tier = { "string", help = "for example Cool" },
+    check_md5 = { "boolean", default = true, help = "let the store compare MD5s of what is sent" },
+    ca_file = { "string", help = "certificates to trust" },
+    credentials_file = {
+      "string", help = "a file with ACCOUNT_NAME= and ACCOUNT_KEY=; default: /credentials/credentials",
+    },
+    account_key = { "secret" }, sas_token = { "secret" }, connection_string = { "secret" },
+    tenant_id = { "string" }, client_id = { "string" }, client_secret = { "secret" },
+  },
+  features = FEATURES,
+  open = open,
+}

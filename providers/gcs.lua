@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Google Cloud Storage by its JSON API: `gs://bucket/prefix?endpoint=&storage_class=`.
 --- One call is one attempt; retries are the library's. An upload's bytes go in turn through one
 --- resumable session; after a broken request the session is asked how much it has.

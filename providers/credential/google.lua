@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Google credentials: a chain of places to look in, as Google's own libraries have it, and the
 --- exchange of what is found there for access tokens. A place gives a source of tokens, nothing
 --- (the next one is asked), or an error (what is there but broken must be said).

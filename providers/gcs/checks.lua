@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- What was sent, and whether Google Cloud Storage's answer agrees with it: sizes, CRC-32C, MD5.
 
 local crc32c = require "providers.gcs.crc32c"

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- CRC-32C of bytes that are put together from parts, out of the parts' own: no byte is read again.
 --- A CRC is the remainder of a polynomial over GF(2); appending n bytes multiplies it by x^(8n). The
 --- order of bits is the reflected one, in which the highest bit is the coefficient of x^0.

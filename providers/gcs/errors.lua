@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- What the answers of Google Cloud Storage mean: statuses and reasons of its JSON API to errors of
 --- the library. https://cloud.google.com/storage/docs/json_api/v1/status-codes
 

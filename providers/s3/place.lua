@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Where a bucket is, and who asks for it: endpoint, region and credentials from options, environment
 --- and profile.
 

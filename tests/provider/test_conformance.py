@@ -61,6 +61,12 @@ def main():
     for server in ("versitygw", "moto"):
         env = {"LUNARK_TEST_STORE": "s3://lunark-test/some/pre%20fix", "LUNARK_TEST_WRONG": wrong}
         results.append(run(server, [SERVER, server, "--", *SUITE], env))
+    for server in ("fakegcs", "gcsemulator"):
+        env = {"LUNARK_TEST_STORE": "gs://lunark-test/some/pre%20fix", "LUNARK_TEST_WRONG": "unchecked"}
+        results.append(run(server, [SERVER, server, "--", *SUITE], env))
+    env = {"LUNARK_TEST_STORE": "azure://lunark-test/some/pre%20fix",
+           "LUNARK_TEST_WRONG": "account_key=d3Jvbmcga2V5"}
+    results.append(run("azurite", [SERVER, "azurite", "--", *SUITE], env))
     passed, failed, skipped = (sum(column) for column in zip(*results))
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed else 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Azurite, Microsoft's own emulator of Azure Storage, for servers.py: started, with its containers made.
+"""Azurite, Microsoft's own emulator of Azure Storage,, a part of servers.Servers: started, with its containers made.
 
 The child gets LUNARK_TEST_AZURE_URL, AZURE_STORAGE_BLOB_ENDPOINT, AZURE_STORAGE_ACCOUNT, AZURE_STORAGE_KEY, and
 LUNARK_TEST_AZURE_SAS, a signature for all that the suites do."""
@@ -11,10 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 
-import servers
-
 VERSION = "3.37.0"
-PROGRAM = os.path.join(servers.CACHE, f"azurite-{VERSION}", "node_modules", ".bin", "azurite-blob")
 ACCOUNT, KEY = "lunarktest", base64.b64encode(hashlib.sha512(b"lunark's test key").digest()).decode()
 API = "2021-12-02"
 
@@ -35,24 +32,26 @@ def request(method, url, body=None, headers=None, context=None):
         return answer.read()
 
 
-def start(self, buckets, tls=None):
-    """Starts it beside the other servers of `self`; its port. tls: (certificate, key) as files, then it takes tokens."""
-    servers.make_available(PROGRAM, f"azurite {VERSION}")
-    port, data = servers.free_port(), os.path.join(self.scratch, "azurite")
-    os.makedirs(data, exist_ok=True)
-    argv = [PROGRAM, "--blobHost", "127.0.0.1", "--blobPort", str(port), "-l", data, "-s", "--disableTelemetry",
-            "--skipApiVersionCheck"]
-    scheme, context = "http", None
-    if tls:
-        import ssl
-        scheme, context = "https", ssl._create_unverified_context()  # only for making the containers, on loopback
-        argv += ["--oauth", "basic", "--cert", tls[0], "--key", tls[1]]
-    child = self.start(argv, "azurite", env=dict(servers.clean_environment(), AZURITE_ACCOUNTS=f"{ACCOUNT}:{KEY}"))
-    self.wait_for(port, child, "azurite")
-    url = f"{scheme}://127.0.0.1:{port}/{ACCOUNT}"
-    token = sas("rwdlacu")
-    for bucket in buckets:
-        request("PUT", f"{url}/{bucket}?restype=container&{token}", b"", context=context)
-    self.env.update(LUNARK_TEST_AZURE_URL=url, AZURE_STORAGE_BLOB_ENDPOINT=url, AZURE_STORAGE_ACCOUNT=ACCOUNT,
-                    AZURE_STORAGE_KEY=KEY, LUNARK_TEST_AZURE_SAS=token)
-    return port
+class AzuriteServers:
+    def azurite(self, buckets, tls=None):
+        """Starts it with these containers; its port. tls: (certificate, key) as files, then it takes tokens."""
+        program = os.path.join(self.cache, f"azurite-{VERSION}", "node_modules", ".bin", "azurite-blob")
+        self.need(program, f"azurite {VERSION}")
+        port, data = self.port(), os.path.join(self.scratch, "azurite")
+        os.makedirs(data, exist_ok=True)
+        argv = [program, "--blobHost", "127.0.0.1", "--blobPort", str(port), "-l", data, "-s", "--disableTelemetry",
+                "--skipApiVersionCheck"]
+        scheme, context = "http", None
+        if tls:
+            import ssl
+            scheme, context = "https", ssl._create_unverified_context()  # only for making the containers, on loopback
+            argv += ["--oauth", "basic", "--cert", tls[0], "--key", tls[1]]
+        child = self.start(argv, "azurite", env=dict(self.clean(), AZURITE_ACCOUNTS=f"{ACCOUNT}:{KEY}"))
+        self.wait_for(port, child, "azurite")
+        url = f"{scheme}://127.0.0.1:{port}/{ACCOUNT}"
+        token = sas("rwdlacu")
+        for bucket in buckets:
+            request("PUT", f"{url}/{bucket}?restype=container&{token}", b"", context=context)
+        self.env.update(LUNARK_TEST_AZURE_URL=url, AZURE_STORAGE_BLOB_ENDPOINT=url, AZURE_STORAGE_ACCOUNT=ACCOUNT,
+                        AZURE_STORAGE_KEY=KEY, LUNARK_TEST_AZURE_SAS=token)
+        return port

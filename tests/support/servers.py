@@ -38,7 +38,7 @@ import urllib.parse
 import urllib.request
 import xml.etree.ElementTree as xml
 
-import azurite_server
+from azurite_server import AzuriteServers
 from gcs_server import GcsServers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -76,9 +76,10 @@ def make_available(path, name):
         raise Unavailable(f"{name} is not here and could not be made (tests/support/tools.sh says why)")
 
 
-class Servers(GcsServers):
+class Servers(GcsServers, AzuriteServers):
     """The children, in the order of their start; stop() ends them by pid, last first."""
-    cache, unavailable, port, need = CACHE, Unavailable, staticmethod(free_port), staticmethod(make_available)
+    cache, unavailable = CACHE, Unavailable
+    port, need, clean = staticmethod(free_port), staticmethod(make_available), staticmethod(clean_environment)
 
     def __init__(self, scratch):
         self.scratch, self.children, self.versioning = scratch, [], False
@@ -168,9 +169,6 @@ class Servers(GcsServers):
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"moto: {action}: {error.code}: {error.read()[:500]}") from error
         return {e.tag.split("}")[-1]: e.text for e in tree.iter() if e.text and e.text.strip()}
-
-    def azurite(self, buckets, **more):
-        return azurite_server.start(self, buckets, **more)
 
     def faulty(self, args):
         argv = [sys.executable, os.path.join(HERE, "faulty.py"), "--log", os.path.join(self.scratch, "requests")]

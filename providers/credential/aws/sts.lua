@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 --- Session credentials from the Security Token Service (or a store that has one): AssumeRole and
 --- AssumeRoleWithWebIdentity. Each call is one request.
 --- https://docs.aws.amazon.com/STS/latest/APIReference/

@@ -4,8 +4,9 @@
 --
 -- An option is declared as for lunark.options, `name = { type, env=, default=, required=, ... }`, and
 -- for the command line also with `help`, `metavar`, `short` (one letter), `positional` and `repeated`
--- (given several times; then its values are not split at commas). `_` in a name is written `-`. A
--- boolean has the forms --name, --no-name and --name=true|false.
+-- (given several times; then its values are not split at commas) and `expected` (shown as one that is
+-- needed; the command may find it elsewhere). `_` in a name is written `-`. A boolean has the forms
+-- --name, --no-name and --name=true|false.
 
 local argparse = require "argparse"
 local options = require "lunark.options"
@@ -13,7 +14,7 @@ local sys = require "lunark.core.sys"
 
 local commandline = {}
 
-local ONLY_HERE = { short = true, positional = true, repeated = true }
+local ONLY_HERE = { short = true, positional = true, repeated = true, expected = true }
 
 local function usage(message, hint)
   return sys.error { kind = "usage", message = message, hint = hint }
@@ -230,7 +231,7 @@ local function usage_line(title, groups, tail)
       if option.positional then
         value = option[1] == "list" and value .. "..." or value
         positional[#positional + 1] = option.required and value or "[" .. value .. "]"
-      elseif option.required then
+      elseif option.required or option.expected then
         words[#words + 1] = ("--%s %s"):format(dashed(name), value)
       end
     end

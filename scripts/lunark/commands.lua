@@ -10,6 +10,7 @@ local json = require "lunark.json"
 local list = require "lunark.list"
 local manifest = require "lunark.manifest"
 local naming = require "lunark.naming"
+local place = require "lunark.place"
 local policy = require "lunark.policy"
 local progress = require "lunark.progress"
 local restore = require "lunark.restore"
@@ -76,7 +77,7 @@ commands.backup = {
   summary = "back something up, as a policy says",
   options = {
     to = {
-      "list", repeated = true, required = true, metavar = "URL", env = "LUNARK_TO",
+      "list", repeated = true, expected = true, metavar = "URL", env = "LUNARK_TO",
       help = "where to: a path, file:///dir or s3://bucket/prefix; can be given several times",
     },
     latest = { "boolean", default = true, help = "move `latest` to this backup" },
@@ -194,9 +195,11 @@ end
 function commands.backup.run(context)
   local found, options, global = context.plan.policy, context.options, context.global
   local compress = compress_level(options.compress)
+  local to = place.of(options.to, "--to", context.plan.title, "LUNARK_TO")
+  to = type(to) == "table" and to or { to }
   local base = work_base(context)
   prepare_policy(found, context.policy)
-  local stores, failures = backup.open_stores(options.to)
+  local stores, failures = backup.open_stores(to)
   for _, err in ipairs(failures) do
     if exit.of(err) == exit.USAGE then
       error(err)
@@ -236,7 +239,7 @@ commands.restore = {
   summary = "restore a backup into a folder",
   options = {
     from = {
-      "string", required = true, metavar = "URL", env = "LUNARK_FROM", help = "a store, or one archive in it",
+      "string", expected = true, metavar = "URL", env = "LUNARK_FROM", help = "a store, or one archive in it",
     },
     item = { "string", metavar = "NAME", help = "which item, where the store has several" },
     at = { "string", metavar = "TIME", help = "which backup: its time, or `latest` (the newest)" },
@@ -268,6 +271,7 @@ function commands.restore.run(context)
       error(err)
     end
   end
+  options.from = place.of(options.from, "--from", context.plan.title, "LUNARK_FROM")
   local from = open_store(options.from, "read")
   if from.key and (options.item or at) then
     error(usage("--from names one archive: --item and --at say nothing there"))
@@ -300,7 +304,7 @@ end
 commands.list = {
   summary = "show the backups in a store",
   options = {
-    url = { "string", positional = true, required = true, metavar = "URL", help = "the store" },
+    url = { "string", positional = true, metavar = "URL", help = "the store" },
     item = { "string", metavar = "NAME", help = "only this item" },
     all = { "boolean", help = "show incomplete ones, too" },
   },
@@ -332,6 +336,7 @@ end
 
 function commands.list.run(context)
   local options = context.options
+  options.url = place.of(options.url, "URL", context.plan.title)
   local from = open_store(options.url, "read")
   sys.seal()
   local backups, err = list.scan(from, options.item)

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- providers/credential/google.lua and renewal.lua: places, their order, what is asked of token services, when tokens
--- are renewed, and what is said when there is nothing useful. test_gcs_credentials.py has the same with a server.
+-- providers/credential/google.lua and renewal.lua: places, their order, what is asked of token services,
+-- when tokens are renewed, and what is said when there is nothing useful. test_gcs_credentials.py has the
+-- same with a server.
 local lu = require "luaunit"
 local crypto = require "lunark.crypto"
 local google = require "providers.credential.google"
@@ -18,7 +19,9 @@ local TOKEN = { access_token = "ya29.token", expires_in = 3599, token_type = "Be
 
 -- A machine: environment and files; answers of its token services in turn, what they were asked in `asked`.
 local function machine(env, files, answers, more)
-  local m = { asked = {}, granted = {}, readable = {}, warned = {}, now = NOW, secret = sys.secret, crypto = crypto }
+  local m = {
+    asked = {}, granted = {}, readable = {}, warned = {}, now = NOW, secret = sys.secret, crypto = crypto,
+  }
   function m.env(name) return env[name] end
   function m.read(path)
     if files[path] then return files[path] end
@@ -67,7 +70,8 @@ function TestPlaces.test_order()
     return found.text
   end
   lu.assertEquals(source { token = sys.secret "t", credentials = sys.secret(USER) }, "the option token")
-  lu.assertEquals(source { credentials = sys.secret(USER), credentials_file = "/adc" }, "the option credentials")
+  lu.assertEquals(source { credentials = sys.secret(USER), credentials_file = "/adc" },
+    "the option credentials")
   lu.assertEquals(source { credentials_file = "/adc" }, "/adc")
   lu.assertEquals(source(), "GOOGLE_OAUTH_ACCESS_TOKEN")
   env.GOOGLE_OAUTH_ACCESS_TOKEN = nil
@@ -184,7 +188,9 @@ function TestFiles.test_workload_identity_of_a_service_account()
     { body = { accessToken = "sa-token2", expireTime = "2026-03-01T13:30:00Z" } },
   }, { credentials = federated {
     service_account_impersonation_url = "https://iamcredentials.googleapis.com/v1/x:generateAccessToken",
-    credential_source = { file = "/token", format = { type = "json", subject_token_field_name = "id_token" } },
+    credential_source = {
+      file = "/token", format = { type = "json", subject_token_field_name = "id_token" },
+    },
   } })
   local header, _, found = header_of(m)
   lu.assertEquals(header, "Bearer sa-token")
@@ -199,8 +205,10 @@ function TestFiles.test_workload_identity_of_a_service_account()
 end
 
 function TestFiles.test_token_sources_that_are_not_supported()
-  for _, source in ipairs { { executable = { command = "x" } }, { environment_id = "aws1" }, { url = "http://x" } } do
-    local _, err = google.find(machine({}, {}, {}, { credentials = federated { credential_source = source } }))
+  local sources = { { executable = { command = "x" } }, { environment_id = "aws1" }, { url = "http://x" } }
+  for _, source in ipairs(sources) do
+    local credentials = federated { credential_source = source }
+    local _, err = google.find(machine({}, {}, {}, { credentials = credentials }))
     lu.assertStrContains(err.message, "token source that is not supported")
   end
 end
@@ -221,10 +229,14 @@ function TestFiles.test_refusals()
     local _, err = header_of(m)
     return err
   end
-  local err = refused { status = 400, body = { error = "invalid_grant", error_description = "Token has been revoked." } }
+  local err = refused {
+    status = 400, body = { error = "invalid_grant", error_description = "Token has been revoked." },
+  }
   lu.assertEquals({ err.kind, err.retryable, err.message, err.code },
     { "auth", false, "/f: no access token: Token has been revoked", "invalid_grant" })
-  err = refused { status = 403, body = { error = { message = "IAM API is disabled.", status = "PERMISSION_DENIED" } } }
+  err = refused {
+    status = 403, body = { error = { message = "IAM API is disabled.", status = "PERMISSION_DENIED" } },
+  }
   lu.assertEquals({ err.kind, err.message, err.code },
     { "auth", "/f: no access token: IAM API is disabled", "PERMISSION_DENIED" })
   err = refused { status = 503, text = "busy", headers = { ["retry-after"] = "7" } }
@@ -250,6 +262,7 @@ end
 -- --- metadata ---
 
 local FLAVOR = { ["metadata-flavor"] = "Google" }
+local function down() return sys.error { kind = "network", message = "down", retryable = true } end
 
 function TestMetadata.test_token()
   local m = machine({ GCE_METADATA_HOST = "metadata.test:8080" }, {}, { { headers = FLAVOR } })
@@ -263,7 +276,8 @@ end
 
 function TestMetadata.test_somebody_elses_server()
   local _, err = header_of(machine({}, {}, { {} }))
-  lu.assertEquals({ err.kind, err.message }, { "auth", "the metadata server at 169.254.169.254 is none of Google's" })
+  lu.assertEquals({ err.kind, err.message },
+    { "auth", "the metadata server at 169.254.169.254 is none of Google's" })
 end
 
 function TestMetadata.test_no_service_account()
@@ -277,13 +291,13 @@ function TestMetadata.test_no_server()
   local m = machine({}, {}, { sys.error { kind = "timeout", message = "no answer", retryable = true } })
   local _, err = header_of(m)
   lu.assertEquals({ err.kind, err.retryable }, { "auth", false })
-  lu.assertStrContains(err.message, "there are no Google credentials: none in options, environment and files, and the "
-    .. "metadata server at 169.254.169.254: no answer")
+  lu.assertStrContains(err.message, "there are no Google credentials: none in options, environment and "
+    .. "files, and the metadata server at 169.254.169.254: no answer")
 end
 
 function TestMetadata.test_server_that_does_not_listen_yet()
   local refused = {}
-  for index = 1, 5 do refused[index] = sys.error { kind = "network", message = "refused", retryable = true } end
+  for index = 1, 5 do refused[index] = down() end
   local found = assert(google.open(machine({}, {}, refused)))
   for index = 1, 5 do
     local _, err = found:header()
@@ -292,7 +306,7 @@ function TestMetadata.test_server_that_does_not_listen_yet()
 end
 
 function TestMetadata.test_server_that_answered_before()
-  local m = machine({}, {}, { { headers = FLAVOR }, sys.error { kind = "network", message = "x", retryable = true } })
+  local m = machine({}, {}, { { headers = FLAVOR }, down() })
   local _, _, found = header_of(m)
   m.now = m.now + 4000
   local _, err = found:header()
@@ -300,6 +314,8 @@ function TestMetadata.test_server_that_answered_before()
 end
 
 -- --- renewal ---
+
+local DOWN = down()
 
 local function kept(answers)
   local m = { now = NOW, fetched = 0, warned = {} }
@@ -313,8 +329,6 @@ local function kept(answers)
   } })
   return m
 end
-
-local DOWN = sys.error { kind = "network", message = "down", retryable = true }
 
 function TestRenewal.test_before_the_end()
   local m = kept { { "one", NOW + 3600 }, { "two", NOW + 7200 } }
@@ -378,4 +392,6 @@ function TestRenewal.test_refused()
   lu.assertFalse(m.tokens:refused("two"))
 end
 
-return { TestPlaces = TestPlaces, TestFiles = TestFiles, TestMetadata = TestMetadata, TestRenewal = TestRenewal }
+return {
+  TestPlaces = TestPlaces, TestFiles = TestFiles, TestMetadata = TestMetadata, TestRenewal = TestRenewal,
+}

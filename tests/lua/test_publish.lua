@@ -10,25 +10,26 @@ local RECORD = {
   item = "db", key = "db/db-2026-03-01T120000Z.tar.gz", suffix = ".tar.gz", time = 1772366400, sha256 = "00",
 }
 
--- A store whose `latest` is moved by others: `others` holds what they put there, one before each of our copies.
+-- A store whose `latest` is moved by others: `others` holds what they put there, one before each of our
+-- copies.
 local function store_of(latest, others)
-  local self = { latest = latest, copies = {} }
-  function self:can() return true end
-  function self:head()
-    if self.latest then return self.latest end
+  local s = { latest = latest, copies = {} }
+  function s.can() return true end
+  function s.head()
+    if s.latest then return s.latest end
     return nil, sys.error { kind = "not_found", message = "none" }
   end
-  function self:copy(_, _, meta, how)
-    self.copies[#self.copies + 1] = how.replaces
-    self.latest = table.remove(others, 1) or self.latest
-    local version = self.latest and self.latest.version or false
+  function s.copy(_, _, _, meta, how)
+    s.copies[#s.copies + 1] = how.replaces
+    s.latest = table.remove(others, 1) or s.latest
+    local version = s.latest and s.latest.version or false
     if how.replaces ~= nil and how.replaces ~= version then
       return nil, sys.error { kind = "conflict", message = "it has changed" }
     end
-    self.latest = { version = "ours", meta = meta }
-    return self.latest
+    s.latest = { version = "ours", meta = meta }
+    return s.latest
   end
-  return self
+  return s
 end
 
 local function latest(version, day)

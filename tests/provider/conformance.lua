@@ -3,7 +3,8 @@
 -- LUNARK_TEST_STORE, which is empty: `luarun tests/lua/run.lua tests/provider/conformance.lua`. A provider of
 -- yours is found in LUNARK_PATH.
 -- LUNARK_TEST_WRONG holds options (name=value, commas) with which the store must refuse, or "unchecked" for a
--- server that looks at no credentials.
+-- server that looks at no credentials. LUNARK_TEST_LACKS names cases (commas) that the server at hand can't
+-- do, whatever a provider asks of it: they are left out, and named.
 local lu = require "luaunit"
 local crypto = require "lunark.core.crypto"
 local store = require "lunark.store"
@@ -615,6 +616,12 @@ for feature, patterns in pairs(features) do
       end
     end
   end
+end
+
+for name in (sys.env "LUNARK_TEST_LACKS" or ""):gmatch("[%w_]+") do
+  assert(TestStore[name], "LUNARK_TEST_LACKS: there is no case " .. name)
+  TestStore[name] = nil
+  print("left out, the server can't: " .. name)
 end
 
 return { TestStore = TestStore }

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- gcs_faults.lua - providers/gcs.lua against a server that answers as a script says, perhaps in front of a real one.
--- Run by test_gcs_faults.py: `luarun gcs_faults.lua CASE`, which prints what became of it.
+-- gcs_faults.lua - providers/gcs.lua against a server that answers as a script says, perhaps in front of a
+-- real one. Run by test_gcs_faults.py: `luarun gcs_faults.lua CASE`, which prints what became of it.
 local crypto = require "lunark.crypto"
 local json = require "lunark.json"
 local store = require "lunark.store"

@@ -15,6 +15,13 @@ LUARUN = os.path.join(ROOT, "build", os.environ.get("LUNARK_TEST_BUILD", "releas
 SUITE = [LUARUN, "tests/lua/run.lua", "tests/provider/conformance.lua"]
 SERVER = os.path.join(ROOT, "tests", "support", "server")
 LIMIT = 300
+# What gcp-storage-emulator can't do, whoever asks.
+GCSEMULATOR_LACKS = (
+    "test_dots_do_not_leave_the_prefix",  # it keeps keys as paths, and breaks the connection over `..`
+    "test_abort_leaves_nothing",  # DELETE of an upload session: 501
+    "test_copy", "test_copy_replaces",  # rewrite does not take the metadata of the request
+    "test_list_pages",  # maxResults is not looked at
+)
 UNAVAILABLE = 77
 
 
@@ -61,8 +68,9 @@ def main():
     for server in ("versitygw", "moto"):
         env = {"LUNARK_TEST_STORE": "s3://lunark-test/some/pre%20fix", "LUNARK_TEST_WRONG": wrong}
         results.append(run(server, [SERVER, server, "--", *SUITE], env))
-    for server in ("fakegcs", "gcsemulator"):
-        env = {"LUNARK_TEST_STORE": "gs://lunark-test/some/pre%20fix", "LUNARK_TEST_WRONG": "unchecked"}
+    for server, lacks in (("fakegcs", ()), ("gcsemulator", GCSEMULATOR_LACKS)):
+        env = {"LUNARK_TEST_STORE": "gs://lunark-test/some/pre%20fix", "LUNARK_TEST_WRONG": "unchecked",
+               "LUNARK_TEST_LACKS": ",".join(lacks)}
         results.append(run(server, [SERVER, server, "--", *SUITE], env))
     env = {"LUNARK_TEST_STORE": "azure://lunark-test/some/pre%20fix",
            "LUNARK_TEST_WRONG": "account_key=d3Jvbmcga2V5"}

@@ -17,7 +17,15 @@ local VERSION = "2021-12-02" -- of the protocol
 local SUFFIX = "core.windows.net"
 local SLOW = 600 -- seconds without a byte: a long list of blocks takes the store a while
 local WIDTH = 16 -- deletions at once
+local PATIENCE = 5 -- questions in a row how a copy is getting on that may fail
 local NO_ACCOUNT = "no storage account: set AZURE_STORAGE_ACCOUNT, or write ?account= behind the URL"
+
+-- The statuses of success, by operation.
+local EXPECTED = {
+  put = { [201] = true }, part = { [201] = true }, finish = { [201] = true }, copy = { [202] = true },
+  blocks = { [200] = true }, head = { [200] = true }, get = { [200] = true, [206] = true },
+  list = { [200] = true }, metadata = { [200] = true }, delete = { [202] = true },
+}
 
 local FEATURES = {
   range = true, copy = true, exclusive = true, part_hash = { "md5" }, put_max = 5000 * MiB,
@@ -55,8 +63,7 @@ function Store:sign(req)
   local headers = req.headers
   headers["x-ms-version"], headers["x-ms-date"] = VERSION, time.http(self.ctx.clock())
   if used.token then
-    used.header = used.header or self.ctx.secret("Bearer " .. used.token:reveal())
-    headers["authorization"] = used.header
+    headers["authorization"] = used.token
   elseif used.sas then
     req.url = sign.with_sas(req.url, used.sas)
     local source = headers["x-ms-copy-source"]
@@ -66,6 +73,26 @@ function Store:sign(req)
     if err then return nil, err end
   end
   return used
+end
+
+-- What is no error by its status, and no success either: something on the way answered in the store's place,
+-- or the store read other bytes than were sent.
+local function doubt(r, response)
+  local subject = r.key or "the container"
+  if not EXPECTED[r.op][response.status] then
+    return sys.error {
+      kind = "network", op = "azure." .. r.op, status = response.status, retryable = true,
+      message = ("%s: the answer is %d, which the store never gives here"):format(subject, response.status),
+      hint = "is the endpoint that of a storage account, without a proxy that answers itself?",
+    }
+  end
+  local sent, got = r.headers and r.headers["content-md5"], response.headers["content-md5"]
+  if sent and got and sent ~= got then
+    return sys.error {
+      kind = "corrupt", op = "azure." .. r.op, status = response.status, retryable = true,
+      message = ("%s: the store reports MD5 %s, %s was sent"):format(subject, got, sent),
+    }
+  end
 end
 
 -- r = {op, method, key, query, headers, body, sink, max, idle_timeout}. The response, or nil, err.
@@ -82,12 +109,17 @@ function Store:send(r)
   }
   if not response then return nil, err end
   if response.status >= 200 and response.status < 300 then
-    used.worked = true
-    return response
+    err = doubt(r, response)
+    if not err then
+      self.credentials:worked(used)
+      return response
+    end
+    if response.stream then response.stream:close() end
+    return nil, err
   end
   err = classify(response, {
     op = "azure." .. r.op, container = self.container, key = r.key, host = self.endpoint.host,
-    source = self.credentials.source, now = self.ctx.clock(),
+    source = self.credentials.source, now = self.ctx.clock(), dated = used.key ~= nil,
   })
   local refused = response.status == 401 or err.code == "AuthenticationFailed"
   if refused and not err.skew and self.credentials:refused(used) then err.retryable = true end
@@ -113,7 +145,8 @@ function Store:md5_of(body)
   return hex and crypto.base64(crypto.unhex(hex))
 end
 
--- Azure's names of metadata are identifiers, without hyphens; ours have no underscores.
+-- Azure's names of metadata are identifiers, without hyphens; ours have no underscores. What conditions need,
+-- a version for each write, is the ETag.
 local function info_of(headers)
   local meta = {}
   for name, value in pairs(headers) do
@@ -122,9 +155,25 @@ local function info_of(headers)
   end
   return {
     size = math.tointeger(tonumber(headers["content-length"])), etag = plain(headers["etag"]), meta = meta,
-    version = headers["x-ms-version-id"], mtime = time.parse_http(headers["last-modified"]),
-    md5 = headers["content-md5"],
+    version = plain(headers["etag"]), mtime = time.parse_http(headers["last-modified"]),
+    md5 = headers["content-md5"], copy_source = headers["x-ms-copy-source"],
   }
+end
+
+-- What the answer to a write says of the object.
+local function written(size, headers)
+  local etag = plain(headers["etag"])
+  return { size = size, etag = etag, version = etag }
+end
+
+local function same(one, other)
+  for name, value in pairs(one) do
+    if other[name] ~= value then return false end
+  end
+  for name in pairs(other) do
+    if one[name] == nil then return false end
+  end
+  return true
 end
 
 -- Headers of a call that makes an object.
@@ -168,14 +217,12 @@ function Store:put(key, body, meta, how)
   if not headers then return nil, err end
   local response
   response, err = self:send { op = "put", method = "PUT", key = key, headers = headers, body = body }
-  if response then
-    local answer = response.headers
-    return { size = size_of(body), etag = plain(answer["etag"]), version = answer["x-ms-version-id"] }
-  end
+  if response then return written(size_of(body), response.headers) end
   if err.kind == "conflict" and md5 and headers["if-none-match"] then
     -- The key is taken, perhaps by our own attempt whose answer was lost.
     local info = self:head(key)
-    if info and info.md5 == md5 and info.size == size_of(body) then return info end
+    local ours = info and info.md5 == md5 and info.size == size_of(body) and same(info.meta, meta or {})
+    if ours then return info end
   end
   return nil, err
 end
@@ -287,15 +334,21 @@ function Store:delete(keys)
   return errors
 end
 
--- Waits until a copy that the store makes in the background is whole.
+-- What a failed copy leaves is empty and called like the whole: it goes, unless something else is there.
+function Store:remove_failed(key, headers)
+  self:send { op = "delete", method = "DELETE", key = key, headers = { ["if-match"] = headers["etag"] } }
+end
+
+-- Waits until a copy that the store makes in the background is whole. The headers of then.
 function Store:wait_for_copy(key, headers)
-  local id, pause = headers["x-ms-copy-id"], 0.1
+  local id, pause, failures = headers["x-ms-copy-id"], 0.1, 0
   while headers["x-ms-copy-status"] == "pending" do
     task.sleep(pause)
     pause = math.min(pause * 1.5, 5)
-    local err
-    headers, err = self:properties(key)
-    if not headers then return nil, err end
+    local now, err = self:properties(key)
+    failures = now and 0 or failures + 1
+    if not now and (not err.retryable or failures > PATIENCE) then return nil, err end
+    headers = now or headers
     if headers["x-ms-copy-id"] ~= id then
       return nil, sys.error {
         kind = "conflict", op = "azure.copy", message = key .. ": something else was written there meanwhile",
@@ -303,6 +356,7 @@ function Store:wait_for_copy(key, headers)
     end
   end
   if headers["x-ms-copy-status"] == "success" then return headers end
+  self:remove_failed(key, headers)
   local words = headers["x-ms-copy-status-description"] or "no reason is given"
   return nil, sys.error {
     kind = "io", op = "azure.copy", retryable = words:find("^5%d%d") ~= nil,
@@ -310,32 +364,47 @@ function Store:wait_for_copy(key, headers)
   }
 end
 
---- Copies inside of the container, without the bytes passing through here.
-function Store:copy(from, to, meta)
+-- Whether an earlier attempt has made this copy, its answer lost.
+function Store:copied_before(from, to, source, meta)
+  local headers = self:properties(to)
+  local info = headers and info_of(headers)
+  -- There with a signature behind it, or not.
+  local made_of = info and info.copy_source and info.copy_source:gsub("%?.*$", "")
+  local ours = made_of == self:address(from) and info.size == source.size and same(info.meta, meta)
+  return ours and headers["x-ms-copy-status"] == "success" and info or nil
+end
+
+--- Copies inside of the container, without the bytes passing through here. how.replaces is the version that
+--- `to` must have, false: it must not be there.
+function Store:copy(from, to, meta, how)
   local ok, err = check_key(to)
   if not ok then return nil, err end
   local source
   source, err = self:head(from)
   if not source then return nil, err end
-  local headers
-  headers, err = self:making(meta, nil, {
+  local replaces = how and how.replaces
+  local headers, wrong = self:making(meta, { exclusive = replaces == false }, {
     ["x-ms-copy-source"] = self:address(from), ["x-ms-source-if-match"] = ('"%s"'):format(source.etag),
+    ["if-match"] = replaces and ('"%s"'):format(replaces) or nil,
   })
-  if not headers then return nil, err end
-  local response
-  response, err = self:send { op = "copy", method = "PUT", key = to, headers = headers }
-  if not response then return nil, err end
+  if not headers then return nil, wrong end
+  local response, why = self:send { op = "copy", method = "PUT", key = to, headers = headers }
+  if not response then
+    local may_be = why.kind == "conflict" and replaces ~= nil
+    local before = may_be and self:copied_before(from, to, source, meta or source.meta)
+    return before or nil, why
+  end
   local done
   done, err = self:wait_for_copy(to, response.headers)
   if not done then return nil, err end
-  local etag = done["etag"]
   if meta and not next(meta) and next(source.meta) then
     -- With no metadata of its own a copy gets that of the original.
-    response, err = self:send { op = "copy", method = "PUT", key = to, query = { { "comp", "metadata" } } }
+    local query = { { "comp", "metadata" } }
+    response, err = self:send { op = "metadata", method = "PUT", key = to, query = query }
     if not response then return nil, err end
-    etag = response.headers["etag"]
+    done = response.headers
   end
-  return { size = source.size, etag = plain(etag) }
+  return written(source.size, done)
 end
 
 --- Begins an upload in parts (blocks). Nothing is sent: a block has a name, its upload's id in it.
@@ -368,7 +437,7 @@ end
 -- Whether the blob that is there consists of these parts: an earlier attempt was done, its answer lost.
 function Upload:is_there(parts)
   local response = self.store:send {
-    op = "finish", method = "GET", key = self.key, max = 16 * MiB,
+    op = "blocks", method = "GET", key = self.key, max = 16 * MiB,
     query = { { "comp", "blocklist" }, { "blocklisttype", "committed" } },
   }
   if not response then return false end
@@ -397,10 +466,7 @@ function Upload:finish(parts)
     op = "finish", method = "PUT", key = self.key, query = { { "comp", "blocklist" } }, headers = headers,
     body = body, idle_timeout = SLOW,
   }
-  if response then
-    local answer = response.headers
-    return { size = size, etag = plain(answer["etag"]), version = answer["x-ms-version-id"] }
-  end
+  if response then return written(size, response.headers) end
   if err.kind == "conflict" and headers["if-none-match"] and self:is_there(parts) then
     return self.store:head(self.key)
   end
@@ -446,12 +512,18 @@ local function find_endpoint(text, account, suffix)
   return { scheme = scheme, host = host, path = path }, account
 end
 
+-- The cloud, which has its own authority for tokens.
+local function suffix_of(options)
+  local host = (options.endpoint or ""):match("^https?://([^/?#:]+)") or ""
+  return options.endpoint_suffix or host:match("^[%w-]+%.[%w.]*blob%.([%a][%w.-]+)$")
+end
+
 local function open(address, options, ctx)
   local container = address.host
   if not container:find("^[%l%d][%l%d-]+$") and not container:find("^%$%l+$") then
     return usage("'%s' is no name of a container: lower-case letters, digits and - expected", container)
   end
-  local context = { options = options, suffix = options.endpoint_suffix }
+  local context = { options = options, suffix = suffix_of(options) }
   for name, value in pairs(ctx) do context[name] = value end
   local credentials, err = azure.find(context)
   if not credentials then return nil, err end
@@ -465,7 +537,7 @@ local function open(address, options, ctx)
     options.endpoint_suffix or place.suffix or SUFFIX)
   if not endpoint then return nil, account end
   if not account:find("^[%w-]+$") then return usage("'%s' is no name of a storage account", account) end
-  if endpoint.scheme == "http" and credentials.fetch and not entra.is_loopback(endpoint.host) then
+  if endpoint.scheme == "http" and credentials.renews and not entra.is_loopback(endpoint.host) then
     return usage("endpoint http://%s: a token is sent over https only", endpoint.host)
   end
   ctx.grant(endpoint.host)

@@ -97,12 +97,15 @@ local function words_of(root, code, status)
   return code ~= "" and ("%s (%s)"):format(words, code) or words
 end
 
--- How far the server's clock is ahead, when it says that ours is the reason.
-local function skew_of(response, root, code, now)
+-- How far the server's clock is ahead, when it says that ours is the reason. An answer to HEAD gives no
+-- reason: 15 minutes are what the store allows.
+local function skew_of(response, root, code, context)
+  if code ~= "AuthenticationFailed" or not context.dated then return nil end
   local detail = root and root:value("AuthenticationErrorDetail") or ""
-  if code ~= "AuthenticationFailed" or not detail:lower():find("date header", 1, true) then return nil end
   local theirs = time.parse_http(response.headers["date"])
-  return theirs and theirs - now
+  local skew = theirs and theirs - context.now
+  local said = detail:lower():find("date header", 1, true)
+  return skew and (said or not root and math.abs(skew) > 900) and skew or nil
 end
 
 ---@class lunark.azure.Context
@@ -112,6 +115,7 @@ end
 ---@field host string
 ---@field source string where the credentials are from
 ---@field now number
+---@field dated boolean? true when what was signed holds for a time only
 
 --- The error that a response stands for.
 ---@param response table of lunark.http
@@ -123,7 +127,7 @@ function errors.classify(response, context)
   if code == "" and status == 404 then code = context.key and "BlobNotFound" or "ContainerNotFound" end
   local kind, retryable, hint = of_status(status)
   if CODES[code] then kind, retryable, hint = table.unpack(CODES[code], 1, 3) end
-  local skew = skew_of(response, root, code, context.now)
+  local skew = skew_of(response, root, code, context)
   if skew then hint = CLOCK end
   if kind == "auth" and not skew then
     hint = hint or "the store refuses these credentials"

@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
 --- Azure credentials: a chain of places to look in. A place gives credentials, nothing (the next one is
 --- asked), or an error (the chain ends: what is there but broken must be said). Credentials have `source`
---- (words for messages), `get()` -> what a request is signed with ({key =}, {sas =} or {token =}; may
---- park), or nil, err, and `refused(used)` -> true when there is something newer to try. Tokens are in
---- providers/credential/entra.lua.
+--- (words for messages), `get()` -> what a request is signed with ({key =}, {sas =}, or {token = the whole
+--- header}; may park), or nil, err, `worked(used)`, and `refused(used)` -> true when there is something
+--- newer to try. Tokens, which `renews` tells, are in providers/credential/entra.lua.
 
 local entra = require "providers.credential.entra"
 local sign = require "providers.sign.azure"
@@ -57,6 +57,9 @@ function Fixed:get()
   if ends and self.load and ends <= self.clock() then self:refused(self.material) end
   return self.material
 end
+
+--- The store took it: nothing depends on that here.
+function Fixed.worked() end
 
 --- Looks where it came from for another one.
 function Fixed:refused(used)

@@ -1,12 +1,15 @@
 -- SPDX-License-Identifier: MIT
 --- Tokens of Microsoft Entra ID: by client secret, by workload identity (a file that Kubernetes keeps
---- fresh), by the managed identity of a machine, an App Service or an Arc server. A token is renewed before
---- it ends, by one task for all, and files are read again each time. Metadata endpoints are never asked
---- through a proxy.
+--- fresh), by the managed identity of a machine, an App Service or an Arc server. Files are read again at
+--- each renewal. Metadata endpoints are never asked through a proxy.
+--- https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
+--- https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
+--- https://learn.microsoft.com/azure/app-service/overview-managed-identity
+--- https://learn.microsoft.com/azure/azure-arc/servers/managed-identity-authentication
 
 local json = require "lunark.json"
+local renewal = require "providers.credential.renewal"
 local sys = require "lunark.core.sys"
-local task = require "lunark.core.task"
 local time = require "lunark.time"
 
 local entra = {}
@@ -19,8 +22,6 @@ local AUTHORITIES = {
 }
 local METADATA = "http://169.254.169.254"
 local ARC_KEYS = "/var/opt/azcmagent/tokens"
-local AHEAD = 300 -- seconds before its end in which a token is renewed
-local LAST = 30 -- and in which it is not used any more
 
 local function bad(hint, format, ...)
   return nil, sys.error { kind = "auth", op = "credentials", message = format:format(...), hint = hint }
@@ -28,14 +29,7 @@ end
 
 -- --- a token and its life ---
 
-local Token = {}
-Token.__index = Token
-
--- source: words; fetch() -> answer of the endpoint, or nil, err.
-local function new_token(context, source, fetch)
-  return setmetatable({ context = context, source = source, fetch = fetch, done = task.event() }, Token)
-end
-
+-- Seconds that an answer's token lasts: endpoints say it in one of three ways.
 local function seconds_left(answer, now)
   local left = tonumber(answer.expires_in)
   if not left and answer.expires_on then
@@ -45,61 +39,18 @@ local function seconds_left(answer, now)
   return left or 3600
 end
 
-local function copy_of(err)
-  local copy = {}
-  for name, value in pairs(err) do copy[name] = value end
-  return setmetatable(copy, getmetatable(err))
-end
-
-function Token:renew()
-  local context = self.context
-  local answer, err = self.fetch()
-  if not answer then return nil, err end
-  local now = context.clock()
-  local left = seconds_left(answer, now)
-  -- A token that lives for less than twice the margin is renewed at its half.
-  local use = math.max(left - AHEAD, left / 2)
-  if tonumber(answer.refresh_in) then use = math.min(use, tonumber(answer.refresh_in)) end
-  context.log.debug(("azure: a token from %s, good for %.0f s"):format(self.source, left))
-  self.material = {
-    token = context.secret(answer.access_token), renew_at = now + use, ends = now + left,
-  }
-  return self.material
-end
-
---- The token, renewed when it is time; where that fails, the old one while it lasts.
----@return table? material
----@return table? err
-function Token:get()
-  while self.busy do
-    self.done:wait()
-    -- What became of it holds for all that waited; the error is a copy, as its message may be added to.
-    if self.failed then return nil, copy_of(self.failed) end
-  end
-  local material, now = self.material, self.context.clock()
-  if material and now < material.renew_at then return material end
-  self.busy, self.failed = true, nil
-  local _ <close> = setmetatable({}, { __close = function()
-    self.busy = false
-    self.done:wake()
-  end })
-  local renewed, err = self:renew()
-  if renewed then return renewed end
-  if material and not material.refused and now < material.ends - LAST then
-    material.renew_at = now + LAST
-    self.context.log.warn(("azure: %s; the token that is there lasts %.0f s"):format(err.message,
-      material.ends - now))
-    return material
-  end
-  self.failed = copy_of(err)
-  return nil, err
-end
-
---- A token that worked and does not any more was revoked, or ended by another clock than ours.
-function Token:refused(used)
-  if used ~= self.material then return true end
-  if used.worked then used.refused, used.renew_at = true, -math.huge end
-  return used.worked == true
+-- source: words; fetch() -> answer of the endpoint, or nil, err. Credentials as the chain wants them.
+local function new_token(context, source, fetch)
+  local tokens = renewal.new(function()
+    local answer, err = fetch()
+    if not answer then return nil, err end
+    local now = context.clock()
+    local left = seconds_left(answer, now)
+    context.log.debug(("azure: a token from %s, good for %.0f s"):format(source, left))
+    return { token = context.secret("Bearer " .. answer.access_token) }, now + left
+  end, { clock = context.clock, log = context.log, what = "the token from " .. source })
+  tokens.source, tokens.renews = source, true
+  return tokens
 end
 
 -- --- asking ---
@@ -284,19 +235,17 @@ local function from_machine(context, client)
   local base = (context.env("AZURE_POD_IDENTITY_AUTHORITY_HOST") or METADATA):gsub("/+$", "")
   local ok, err = parse_endpoint(context, base, "AZURE_POD_IDENTITY_AUTHORITY_HOST")
   if not ok then return nil, err end
-  local found
-  found = new_token(context, "the machine's managed identity", function()
+  local answered = false
+  return new_token(context, "the machine's managed identity", function()
     local answer, why = ask(context, "the machine's managed identity", {
       url = base .. "/metadata/identity/oauth2/token", query = identity_query("2018-02-01", client),
       headers = { metadata = "true" }, proxy = "none", connect_timeout = 3,
     }, { [404] = true, [410] = true }, "assign an identity, or set AZURE_CLIENT_ID to one that is assigned")
-    if answer or found.material or why.status or (why.kind ~= "network" and why.kind ~= "timeout") then
-      return answer, why
-    end
+    answered = answered or answer ~= nil or why.status ~= nil
+    if answered or (why.kind ~= "network" and why.kind ~= "timeout") then return answer, why end
     -- Nothing is there: this is no machine of Azure.
     return bad(context.hint, "there are no Azure credentials, and no managed identity: %s", why.message)
   end)
-  return found
 end
 
 --- The identity of where we run.

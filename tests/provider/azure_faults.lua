@@ -1,0 +1,150 @@
+-- SPDX-License-Identifier: MIT
+-- azure_faults.lua - providers/azure.lua against a server that answers as a script says, perhaps in front of a real
+-- one. Run by test_azure_faults.py: `luarun azure_faults.lua CASE`, which prints what became of it.
+local crypto = require "lunark.crypto"
+local json = require "lunark.json"
+local log = require "lunark.log"
+local store = require "lunark.store"
+local stream = require "lunark.core.stream"
+local sys = require "lunark.core.sys"
+local task = require "lunark.task"
+local transfer = require "lunark.transfer"
+
+local MiB = 1024 * 1024
+local case = ...
+local server, account = sys.env "LUNARK_TEST_HTTP_URL", sys.env "AZURE_STORAGE_ACCOUNT" or "lunarktest"
+local KEY = sys.env "AZURE_STORAGE_KEY" or "d3Jvbmcga2V5"
+
+local function open(query, options)
+  local url = ("azure://lunark-test/faults?account=%s&endpoint=%s/%s%s"):format(account, server, account,
+    query or "")
+  return assert(store.open(url, options or { account_key = KEY }))
+end
+local s = open()
+
+local function noise(size)
+  local block = {}
+  for index = 1, 4096 do block[index] = crypto.digest("sha256", tostring(index)) end
+  local text = table.concat(block)
+  return text:rep(size // #text + 1):sub(1, size)
+end
+
+local function upload(size, more)
+  local target = { store = s, key = "big", meta = { mark = "yes" }, exclusive = more and more.exclusive }
+  return transfer.upload(more and more.source or stream.of(noise(size)), { target }, { part_size = MiB })
+end
+
+-- Uploads, and reads back what is there then.
+local function round_trip(size, more)
+  local done, err = upload(size, more)
+  if not done then return nil, err end
+  local back <close> = assert(s:get("big"))
+  local hashes, bytes = back:hash { "sha256" }
+  assert(bytes == size and hashes.sha256 == crypto.hex_digest("sha256", noise(size)), "not what was sent")
+  assert(s:head("big").meta.mark == "yes")
+  return done
+end
+
+local function text_of(key)
+  local body <close>, err = s:get(key)
+  if not body then return nil, err end
+  return body:read_all(MiB)
+end
+
+local cases = {
+  put = function() return s:put("key", "the body", { a = "1" }) end,
+  exclusive = function() return s:put("key", "the body", { a = "1" }, { exclusive = true }) end,
+  head = function() return s:head("key") end,
+  get = function() return s:get("key") end,
+  text = function() return text_of("key") end,
+  range = function() return s:get("key", { 2, 5 }) end,
+  list = function() return s:page("") end,
+  walk = function()
+    for info, err in s:list() do
+      if not info then return nil, err end
+    end
+    return true
+  end,
+  delete = function() return s:delete("key") end,
+  delete_many = function() return s:delete { "a", "b", "c" } end,
+  check = function() return s:check("write") end,
+  read = function() return s:check("read") end,
+  upload = function() return round_trip(3 * MiB + 5) end,
+  upload_exclusive = function() return round_trip(3 * MiB + 5, { exclusive = true }) end,
+  upload_only = function() return upload(3 * MiB + 5) end,
+  -- Nothing comes for longer than a server keeps a connection.
+  upload_slow = function()
+    return round_trip(3 * MiB + 5, { source = stream.of(noise(3 * MiB + 5)):limit(MiB) })
+  end,
+  upload_twice = function()
+    assert(round_trip(3 * MiB + 5, { exclusive = true }))
+    return upload(3 * MiB + 5, { exclusive = true })
+  end,
+  cancel = function()
+    local running = task.spawn(upload, 8 * MiB, { source = stream.of(noise(8 * MiB)):limit(4 * MiB) })
+    task.sleep(0.7)
+    task.cancel(running, "enough")
+    local _, err = task.join(running)
+    assert(s:head("big") == nil, "something is there")
+    return nil, err
+  end,
+  copy = function()
+    assert(s:put("from", "bytes"))
+    assert(s:copy("from", "to", { of = "from" }))
+    return text_of("to") == "bytes"
+  end,
+  copy_only = function() return s:copy("from", "to", { of = "from" }, { replaces = false }) end,
+  latest = function() return s:copy("from", "to", { of = "from" }, { replaces = "0x8D" }) end,
+  copy_new = function()
+    assert(s:put("from", "bytes"))
+    return s:copy("from", "to", { of = "from" }, { replaces = false })
+  end,
+  copy_known = function()
+    assert(s:put("from", "bytes"))
+    local old = assert(s:put("to", "old"))
+    return s:copy("from", "to", { of = "from" }, { replaces = old.version })
+  end,
+  races = function()
+    assert(s:put("from", "bytes"))
+    assert(s:put("to", "old"))
+    local old = assert(s:head("to")).version
+    assert(s:copy("from", "to", { of = "1" }, { replaces = old }))
+    local done, err = s:copy("from", "to", { of = "2" }, { replaces = old })
+    assert(not done and err.kind == "conflict", "replaced what it did not know")
+    done, err = s:copy("from", "to", { of = "2" }, { replaces = false })
+    assert(not done and err.kind == "conflict", "replaced what was not to be there")
+    return s:head("to").meta.of == "1"
+  end,
+  tier = function()
+    s = open("&access_tier=Cool")
+    assert(s:put("key", "x"))
+    assert(upload(3 * MiB))
+    return s:copy("key", "to")
+  end,
+  no_md5 = function()
+    s = open("&check_md5=false")
+    assert(s:put("key", "x"))
+    return upload(3 * MiB)
+  end,
+  sas = function()
+    s = open("", { sas_token = sys.env "LUNARK_TEST_AZURE_SAS" })
+    assert(s:put("from", "bytes"))
+    assert(s:copy("from", "to", { of = "from" }))
+    assert(round_trip(3 * MiB + 5))
+    return s:delete { "from", "to", "big" }
+  end,
+  sas_refused = function()
+    s = open("", { sas_token = "sv=2021-12-02&ss=b&srt=co&sp=c&sig=very%2Fsecret%3D" })
+    return s:put("key", "x")
+  end,
+}
+
+local result, err = cases[case]()
+local out = { ok = result ~= nil and result ~= false, skew = s.skew }
+if err and sys.is_error(err) then
+  log.error(err.message)
+  for _, name in ipairs { "kind", "message", "hint", "code", "status", "retryable", "request_id" } do
+    out[name] = err[name]
+  end
+end
+io.stdout:write(json.encode(out), "\n")

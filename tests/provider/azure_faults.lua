@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- azure_faults.lua - providers/azure.lua against a server that answers as a script says, perhaps in front of a real
--- one. Run by test_azure_faults.py: `luarun azure_faults.lua CASE`, which prints what became of it.
+-- azure_faults.lua - providers/azure.lua against a server that answers as a script says, perhaps in front
+-- of a real one. Run by test_azure_faults.py: `luarun azure_faults.lua CASE`, which prints what became of it.
 local crypto = require "lunark.crypto"
 local json = require "lunark.json"
 local log = require "lunark.log"

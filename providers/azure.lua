@@ -565,7 +565,8 @@ return {
     check_md5 = { "boolean", default = true, help = "let the store compare MD5s of what is sent" },
     ca_file = { "string", help = "certificates to trust" },
     credentials_file = {
-      "string", help = "a file with ACCOUNT_NAME= and ACCOUNT_KEY=; default: /credentials/credentials",
+      "string", env = "LUNARK_CREDENTIALS",
+      help = "a file with ACCOUNT_NAME= and ACCOUNT_KEY=; default: /credentials/credentials",
     },
     account_key = { "secret" }, sas_token = { "secret" }, connection_string = { "secret" },
     tenant_id = { "string" }, client_id = { "string" }, client_secret = { "secret" },

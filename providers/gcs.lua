@@ -544,7 +544,10 @@ return {
     },
     ca_file = { "string", help = "certificates to trust" },
     anonymous = { "boolean", help = "no credentials: public buckets, emulators" },
-    token = { "secret" }, credentials = { "secret" }, credentials_file = { "string" },
+    token = { "secret" }, credentials = { "secret" },
+    credentials_file = {
+      "string", env = "LUNARK_CREDENTIALS", help = "JSON of a key; default: /credentials/credentials",
+    },
   },
   features = {
     range = true, copy = true, exclusive = true, part_hash = { "crc32c" }, put_max = PUT_MAX,

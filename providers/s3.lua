@@ -524,6 +524,10 @@ return {
       "string", env = { "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL" }, help = "https://host of another store",
     },
     profile = { "string", help = "section of ~/.aws/config and ~/.aws/credentials" },
+    credentials_file = {
+      "string", env = "LUNARK_CREDENTIALS",
+      help = "a file like ~/.aws/credentials; default: /credentials/credentials",
+    },
     path_style = { "boolean", help = "bucket in the path, not in the host name; default: with an endpoint" },
     check_md5 = { "boolean", default = true, help = "compare ETags with the MD5 of what was sent" },
     storage_class = { "string", help = "for example STANDARD_IA" },

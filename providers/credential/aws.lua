@@ -34,6 +34,7 @@ local aws = {}
 ---@field region string of STS
 ---@field ca_file string?
 ---@field profile string? chosen by name; then the environment's keys don't count
+---@field mounted string? file that is mounted beside the job
 ---@field settings table of the profile, see files.profile
 ---@field sts_endpoint string? from the profile
 ---@field hint string what to do when there is nothing
@@ -100,7 +101,7 @@ end
 
 -- Keys of a profile. The files are read each time.
 local function keys_of_profile(context, name)
-  local text = ("AWS profile '%s'"):format(name)
+  local text = ("%sAWS profile '%s'"):format(context.mounted and context.mounted .. ", " or "", name)
   local lacking = text:gsub("%%", "%%%%") .. " has %s and no %s"
   return pair(context, text, { "aws_access_key_id", "aws_secret_access_key" }, lacking, function()
     local sections, err = files.load(context)
@@ -197,9 +198,19 @@ function aws.from_files(context)
   return source_of_profile(context, name, sections, {})
 end
 
+--- The file that is mounted beside the job, in their format.
+---@param context lunark.aws.Context
+function aws.from_mounted(context)
+  if not context.mounted then return nil end
+  local found, err = aws.from_files(context)
+  if found or err then return found, err end
+  return bad(nil, "%s: [%s] with aws_access_key_id and aws_secret_access_key expected", context.mounted,
+    context.profile or "default")
+end
+
 --- The places in their order. A script that knows another one inserts it.
 aws.chain = {
-  aws.from_environment, aws.from_web_identity, aws.from_files, metadata.from_container,
+  aws.from_mounted, aws.from_environment, aws.from_web_identity, aws.from_files, metadata.from_container,
   metadata.from_instance,
 }
 

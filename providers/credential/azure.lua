@@ -6,6 +6,7 @@
 --- newer to try. Tokens, which `renews` tells, are in providers/credential/entra.lua.
 
 local entra = require "providers.credential.entra"
+local mounted = require "providers.credential.mounted"
 local sign = require "providers.sign.azure"
 local sys = require "lunark.core.sys"
 local time = require "lunark.time"
@@ -29,7 +30,6 @@ local HINT = "set AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_CONN
   .. "AZURE_TENANT_ID with AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or run where there is a managed or "
   .. "workload identity"
 local COPY = "copy it from the account's access keys"
-local MOUNTED = "/credentials/credentials"
 
 -- The storage emulator's account, the same everywhere.
 local EMULATOR = {
@@ -190,27 +190,43 @@ local function from_variables(env, context)
   end
 end
 
---- The file that is mounted beside a job: ACCOUNT_NAME=... and ACCOUNT_KEY=... For other clouds it has other
---- forms, so one that says nothing of Azure is passed over.
+-- A client's secret in such a file, which is read again for each token.
+local function client_in_file(context, path, variables)
+  if not variables.AZURE_CLIENT_SECRET then return nil end
+  local function env(name)
+    if name == "AZURE_CLIENT_SECRET_FILE" then return path end
+    return name ~= "AZURE_CLIENT_SECRET" and (variables[name] or context.env(name)) or nil
+  end
+  local function read()
+    local text, err = mounted.read(context, path, "azure")
+    local found = text and azure.parse_exports(text).AZURE_CLIENT_SECRET
+    if found then context.secret(found) end
+    return found, err or sys.error { kind = "auth", message = path .. ": AZURE_CLIENT_SECRET is gone" }
+  end
+  return entra.client_secret(setmetatable({ env = env, read = read }, { __index = context }))
+end
+
+--- The file that is named by the options, or mounted beside a job: ACCOUNT_NAME=... and ACCOUNT_KEY=..., or
+--- what else the environment may have.
 ---@param context lunark.azure.Context
 function azure.from_file(context)
-  local given = context.options.credentials_file
-  local path = given or MOUNTED
-  context.grant_read(path)
+  local path, missing = mounted.find(context, context.options.credentials_file, "azure")
+  if not path then return nil, missing end
+  local client
   local function load()
-    local text, err = context.read(path)
+    local text, err = mounted.read(context, path, "azure")
     if not text then return nil, err end
     local variables = azure.parse_exports(text)
     local material, wrong = from_variables(function(name) return variables[name] end, context)
-    if not material then return nil, wrong end
-    return material, nil, first_of(ACCOUNTS, function(name) return variables[name] end)
+    if not material and not wrong then client, wrong = client_in_file(context, path, variables) end
+    return material, wrong, first_of(ACCOUNTS, function(name) return variables[name] end)
   end
   local material, err, account = load()
-  if not material then
-    if not given and (not err or err.kind == "not_found" or err.kind == "denied") then return nil end
+  if not material and not client then
     return bad(nil, "%s: %s", path, err and err.message or "there are no ACCOUNT_NAME and ACCOUNT_KEY in it")
   end
-  local found = fixed(context, material, path, load)
+  local found = client or fixed(context, material, path, load)
+  found.place = found.place or {}
   found.place.account = found.place.account or account
   return found
 end

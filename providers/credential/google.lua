@@ -5,6 +5,7 @@
 --- https://cloud.google.com/docs/authentication/application-default-credentials
 
 local json = require "lunark.json"
+local mounted = require "providers.credential.mounted"
 local sys = require "lunark.core.sys"
 local renewal = require "providers.credential.renewal"
 local time = require "lunark.time"
@@ -343,8 +344,14 @@ function google.from_options(context)
   if given then
     return source_of(context, "the option credentials", function() return given:reveal() end)
   end
-  local path = context.credentials_file
+end
+
+--- The file that is named by the options, or mounted beside the job.
+---@param context lunark.google.Context
+function google.from_mounted(context)
+  local path, err = mounted.find(context, context.credentials_file, "google")
   if path then return source_of_file(context, path, path) end
+  return nil, err
 end
 
 --- A token of `gcloud auth print-access-token`, as it stands or in a file.
@@ -431,8 +438,8 @@ end
 
 --- The places in their order. A script that knows another one inserts it.
 google.chain = {
-  google.from_options, google.from_token_environment, google.from_application_credentials, google.from_gcloud,
-  google.from_metadata,
+  google.from_options, google.from_mounted, google.from_token_environment,
+  google.from_application_credentials, google.from_gcloud, google.from_metadata,
 }
 
 --- Asks the chain. Nothing is sent yet.

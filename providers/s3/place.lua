@@ -4,6 +4,7 @@
 
 local aws = require "providers.credential.aws"
 local files = require "providers.credential.aws.files"
+local mounted = require "providers.credential.mounted"
 local renewal = require "providers.credential.renewal"
 local sys = require "lunark.core.sys"
 
@@ -61,6 +62,13 @@ local function path_style_of(options, settings, endpoint, bucket)
   return not endpoint.aws or bucket:find(".", 1, true) ~= nil
 end
 
+-- The file that is mounted beside the job, where nothing else is asked for by name.
+local function find_mounted(options, ctx)
+  local elsewhere = options.access_key_id or options.profile
+  if elsewhere and not options.credentials_file then return nil end
+  return mounted.find(ctx, options.credentials_file, "aws")
+end
+
 --- Settles all that.
 ---@param bucket string
 ---@param options table of the provider; ca_file is filled in
@@ -69,7 +77,10 @@ end
 ---@return table? err kinds usage, auth
 function place.find(bucket, options, ctx)
   local context = setmetatable({ profile = options.profile }, { __index = ctx })
-  local settings, err, _, sections = files.profile(context)
+  local settings, err, sections, _
+  context.mounted, err = find_mounted(options, ctx)
+  if err then return nil, err end
+  settings, err, _, sections = files.profile(context)
   if not settings then return nil, err end
   local region = options.region or settings.region or "us-east-1"
   if not region:find("^[%w-]+$") then return usage("'%s' is no region", region) end

@@ -11,6 +11,7 @@ local fs = require "lunark.fs"
 local log = require "lunark.log"
 local options = require "lunark.options"
 local policy = require "lunark.policy"
+local store = require "lunark.store"
 local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 
@@ -40,6 +41,10 @@ cli.global = {
   jobs = { "integer", min = 1, max = 1024, env = "LUNARK_JOBS", help = "threads that compress (all CPUs)" },
   limit_rate = { "size", min = 1, help = "bytes a second to the stores, at most" },
   work_dir = { "string", metavar = "DIR", env = "LUNARK_WORK_DIR", help = "folder for temporary files" },
+  credentials = {
+    "string", metavar = "FILE", env = "LUNARK_CREDENTIALS",
+    help = "file with a cloud's keys; /credentials/credentials where it is there",
+  },
   scripts = {
     "list", repeated = true, metavar = "DIR", help = "folder with scripts of your own, searched first",
   },
@@ -109,6 +114,7 @@ local function apply(global, run)
     sys.set_budget { memory = global.memory, jobs = global.jobs }
   end
   grant_named(global.allow)
+  store.defaults.credentials_file = global.credentials and fs.absolute(global.credentials)
 end
 
 -- What stands behind the SCRIPT of `run` is not ours.

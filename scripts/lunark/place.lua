@@ -11,8 +11,8 @@ local place = {}
 
 local PROVIDER, BUCKET = "CLOUD_PROVIDER", "BUCKET"
 
---- The providers by the names that they have there: the scheme of a bare name first, then the others that mean
---- the same store; and what a BUCKET looks like, for messages.
+--- The providers by the names that they have there: the scheme of a bare name first, then others that
+--- mean the same; and what a BUCKET looks like, for messages.
 place.providers = {
   aws = { schemes = { "s3" }, form = "s3://bucket/prefix" },
   gcp = { schemes = { "gs" }, form = "gs://bucket/prefix" },

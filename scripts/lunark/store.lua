@@ -17,7 +17,8 @@ local task = require "lunark.core.task"
 local tasks = require "lunark.task"
 local url = require "lunark.url"
 
-local store = {}
+--- Options for each store that has them, where neither its URL nor its caller says otherwise.
+local store = { defaults = {} }
 
 -- Seconds in all, with every retry. A part may be on its way for long on a thin line.
 local DEADLINE = { default = 120, check = 20, part = 900, finish = 1800, copy = 1800, abort = 60 }
@@ -133,6 +134,9 @@ function store.open(text, overrides)
   if not found then return nil, located end
   address = located
   local given = {}
+  for name, value in pairs(store.defaults) do
+    if found.options and found.options[name] then given[name] = value end
+  end
   for name, value in pairs(address.query) do given[name] = value end
   for name, value in pairs(overrides or {}) do given[name] = value end
   grant_options(found.options or {})

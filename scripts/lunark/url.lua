@@ -34,7 +34,7 @@ end
 ---@return boolean
 function url.is_secret_name(name)
   local plain = name:lower():gsub("[^%w]", "")
-  if plain:find("keyid$") then return false end
+  if plain:find("keyid$") or plain:find("file$") then return false end -- who it is, where it is
   for _, word in ipairs { "secret", "token", "passw", "signature", "credential", "key" } do
     if plain:find(word, 1, true) then return true end
   end

@@ -72,7 +72,7 @@ function TestProvider.test_an_unknown_scheme()
   lu.assertNil(s)
   lu.assertEquals(err.kind, "usage")
   lu.assertEquals(err.message, "no provider speaks 'gopher://'")
-  lu.assertStrContains(err.hint, "file, s3")
+  lu.assertStrContains(err.hint, "azure, file, gs, https, s3")
 end
 
 function TestProvider.test_options_are_checked()

@@ -2,6 +2,7 @@
 --- The files of the AWS tools, ~/.aws/config and ~/.aws/credentials: sections and profiles. Needs
 --- `env(name)` and `read(path)` of the context.
 
+local mounted = require "providers.credential.mounted"
 local sys = require "lunark.core.sys"
 
 local files = {}
@@ -45,11 +46,16 @@ local function file_of(context, variable, name)
   if home then return home .. "/.aws/" .. name, false end
 end
 
---- The sections of both files in one: credentials win over config.
+--- The sections of both files in one: credentials win over config. Where a file is mounted beside the job, of
+--- that alone.
 ---@param context lunark.aws.Context
 ---@return table? sections
 ---@return table? err
 function files.load(context)
+  if context.mounted then
+    local text, err = mounted.read(context, context.mounted, "aws")
+    return text and files.parse(text), err
+  end
   local sections = {}
   for _, place in ipairs(PLACES) do
     local path, named = file_of(context, place[1], place[2])
@@ -78,7 +84,8 @@ function files.profile(context)
   local sections, err = files.load(context)
   if not sections then return nil, err end
   if not sections[name] and explicit then
-    return bad("look into ~/.aws/credentials and ~/.aws/config", "there is no AWS profile '%s'", name)
+    return bad("look into " .. (context.mounted or "~/.aws/credentials and ~/.aws/config"),
+      "there is no AWS profile '%s'", name)
   end
   return sections[name] or {}, nil, name, sections
 end

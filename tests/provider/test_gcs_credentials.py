@@ -1,0 +1,332 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Backups to Google Cloud Storage with the credentials that people already have: each source against a service that
+checks what it is asked, with an emulator behind; expiry and swapped files in the middle of an upload; proxies;
+permissions one by one; what is left when an upload is given up."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
+
+import harness  # noqa: E402
+import servers  # noqa: E402
+from google_server import AUDIENCE, CLIENT, EMAIL, METADATA, GoogleServer, refuse  # noqa: E402
+
+# Whoever asks this one for metadata has made a mistake.
+PROXY = "http://127.0.0.1:1"
+READ = {"get", "list"}
+
+
+class Case(harness.Case):
+    """An emulator behind the door of a GoogleServer."""
+    emulator = "fakegcs"
+
+    def setUp(self):
+        super().setUp()
+        self.servers = servers.Servers(self.dir)
+        self.addCleanup(self.servers.stop)
+        try:
+            port = getattr(self.servers, self.emulator)(["bucket"])
+        except servers.Unavailable as reason:
+            raise unittest.SkipTest(str(reason)) from reason
+        self.google = GoogleServer(f"http://127.0.0.1:{port}")
+        self.addCleanup(self.google.close)
+        self.tree = self.path("tree")
+        self.write("tree/file", b"content")
+        self.url = f"gs://bucket/?endpoint={self.google.url}"
+
+    def env(self, **more):
+        return {"HOME": self.path("home"), "NO_GCE_CHECK": "true", **more}
+
+    def backup(self, env, status=0, **more):
+        return self.lunark("backup", "files", self.tree, "--name", "n", "--to", self.url, status=status,
+                           env=self.env(**env), **more)
+
+    def stored(self):
+        """Keys in the bucket."""
+        _, body, _ = self.google.ask("GET", "/storage/v1/b/bucket/o")
+        return sorted(one["name"] for one in json.loads(body).get("items", []))
+
+    def assert_backup(self):
+        kinds = [key.split("-")[-1].split(".", 1)[-1] for key in self.stored()]
+        self.assertEqual(["manifest.json", "tar.gz", "tar.gz"], sorted(kinds), self.stored())
+
+    def forms(self, path):
+        return [one for one in self.google.asked if one["path"] == path]
+
+    def service_account(self, **more):
+        path = self.write("key.json", self.google.make_key(self.dir, self.google.url, **more))
+        return {"GOOGLE_APPLICATION_CREDENTIALS": path}
+
+    def federated(self, **more):
+        """A token in a mounted directory, which a kubelet swaps."""
+        self.write("mount/..first/token", "subject.one")
+        os.symlink("..first", self.path("mount", "..data"))
+        os.symlink("..data/token", self.path("mount", "token"))
+        self.google.subject = lambda: "subject.one"
+        return {"GOOGLE_APPLICATION_CREDENTIALS": self.write("federated.json", json.dumps({
+            "type": "external_account", "audience": AUDIENCE, "token_url": self.google.url + "/sts",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "credential_source": {"file": self.path("mount", "token")}, **more}))}
+
+    def swap(self, text):
+        """What a kubelet does: another directory, and a link that is renamed over the old one."""
+        self.write("mount/..second/token", text)
+        os.symlink("..second", self.path("mount", "..new"))
+        os.rename(self.path("mount", "..new"), self.path("mount", "..data"))
+
+    def begin(self, env, rate="6M"):
+        """A backup of 24 MiB that takes some seconds, and has begun."""
+        os.makedirs(self.path("big"))
+        self.write("big/noise", os.urandom(24 << 20))
+        child = self.start("backup", "files", self.path("big"), "--name", "n", "--to", self.url, "--limit-rate", rate,
+                           env=self.env(**env))
+        self.wait_until(child, lambda: self.google.seen("PUT", "upload_id="))
+        return child
+
+    def end(self, child, status=0):
+        """What it says on standard error until its end."""
+        _, err = child.communicate(timeout=60)
+        self.assertEqual(status, child.returncode, err.decode())
+        return err.decode()
+
+    def wait_until(self, child, fn):
+        while not fn():
+            self.assertIsNone(child.poll(), child.stderr.read().decode() if child.poll() is not None else "")
+            try:
+                child.wait(0.05)
+            except subprocess.TimeoutExpired:
+                pass
+
+
+class Credentials(Case):
+    def test_service_account(self):
+        env = self.service_account()
+        self.backup(env)
+        self.assert_backup()
+        self.assertEqual(1, len(self.forms("/token")))
+        listed = self.lunark("list", self.url, env=self.env(**env))
+        self.assertIn("n", listed.stdout)
+        self.lunark("restore", "--from", self.url, "--item", "n", "--into", self.path("out"), env=self.env(**env))
+        with open(os.path.join(self.path("out"), self.find("out", "file")), "rb") as file:
+            self.assertEqual(b"content", file.read())
+
+    def find(self, base, name):
+        for folder, _, files in os.walk(self.path(base)):
+            if name in files:
+                return os.path.relpath(os.path.join(folder, name), self.path(base))
+        return self.fail(f"no {name} below {base}")
+
+    def test_service_account_of_another_key(self):
+        env = self.service_account()
+        with open(env["GOOGLE_APPLICATION_CREDENTIALS"], encoding="utf-8") as file:
+            old = json.load(file)
+        self.service_account()
+        self.write("key.json", json.dumps(old))
+        failed = self.backup(env, status=3)
+        self.assertIn("GOOGLE_APPLICATION_CREDENTIALS: no access token: Invalid JWT Signature", failed.stderr)
+        self.assertIn("the token service refuses these credentials", failed.stderr)
+        self.assertNotIn(old["private_key"][40:80], failed.stderr)
+        self.assertEqual([], self.stored())
+
+    def test_clock_that_is_off(self):
+        for skew in (7200, -7200):
+            self.google.skew = skew
+            done = self.backup(self.service_account())
+            self.assertIn(f"the server's clock is {skew} s ahead", done.stderr)
+
+    def test_user(self):
+        text = json.dumps({"type": "authorized_user", **CLIENT, "token_uri": self.google.url + "/token",
+                           "quota_project_id": "payer"})
+        self.write("home/.config/gcloud/application_default_credentials.json", text)
+        done = self.backup({})
+        self.assert_backup()
+        self.assertEqual({"payer"}, {one["headers"].get("x-goog-user-project")
+                                     for one in self.google.seen("POST", "^/upload")})
+        self.assertNotIn(CLIENT["client_secret"], done.stderr)
+        self.write("home/.config/gcloud/application_default_credentials.json", text.replace("1//", "2//"))
+        failed = self.backup({}, status=3)
+        self.assertIn("application_default_credentials.json: no access token: Bad Request", failed.stderr)
+
+    def test_workload_identity(self):
+        self.backup(self.federated())
+        self.assert_backup()
+        self.swap("subject.of.another")
+        failed = self.backup({"GOOGLE_APPLICATION_CREDENTIALS": self.path("federated.json")}, status=3)
+        self.assertIn("The given token is not the pool's", failed.stderr)
+        self.assertNotIn("subject.of.another", failed.stderr)
+
+    def test_workload_identity_of_a_service_account(self):
+        address = f"{self.google.url}/iam/serviceAccounts/{EMAIL}:generateAccessToken"
+        self.backup(self.federated(service_account_impersonation_url=address))
+        self.assert_backup()
+        used = {one["headers"]["authorization"] for one in self.google.seen("POST", "^/upload")}
+        self.assertEqual({"Bearer ya29.token-2"}, used)
+
+    def test_metadata(self):
+        self.backup({"GCE_METADATA_HOST": self.google.host, "NO_GCE_CHECK": ""})
+        self.assert_backup()
+        self.assertEqual(1, len(self.forms(METADATA)))
+
+    def test_no_proxy_for_metadata(self):
+        failed = self.backup({"GCE_METADATA_HOST": self.google.host, "NO_GCE_CHECK": "", "http_proxy": PROXY,
+                              "no_proxy": ""}, status=3)
+        self.assertEqual(1, self.google.given, failed.stderr)
+        self.assertNotIn("credentials", failed.stderr, "the store is asked by the proxy, which is not there")
+
+    def test_no_metadata(self):
+        failed = self.backup({"GCE_METADATA_HOST": "127.0.0.1:1", "NO_GCE_CHECK": ""}, status=3)
+        self.assertIn("there are no Google credentials: none in options, environment and files", failed.stderr)
+        self.assertIn("set GOOGLE_APPLICATION_CREDENTIALS to a key file", failed.stderr)
+
+    def test_plain_tokens(self):
+        self.backup({"GOOGLE_OAUTH_ACCESS_TOKEN": self.google.fresh()})
+        self.assert_backup()
+        path = self.write("token", self.google.fresh() + "\n")
+        self.backup({"CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": path})
+        failed = self.backup({"GOOGLE_OAUTH_ACCESS_TOKEN": "ya29.unknown"}, status=3)
+        self.assertIn("Invalid Credentials", failed.stderr)
+        self.assertIn("the credentials are from GOOGLE_OAUTH_ACCESS_TOKEN", failed.stderr)
+        self.assertNotIn("ya29.unknown", failed.stderr)
+
+    def test_tokens_are_no_arguments(self):
+        failed = self.lunark("backup", "files", self.tree, "--name", "n", "--to", self.url + "&token=ya29.x", status=2)
+        self.assertNotIn("ya29.x", failed.stderr)
+
+
+class Recovery(Case):
+    """Where a session has to be asked how much it has."""
+    emulator = "gcsemulator"
+
+    def test_revoked_in_mid_upload(self):
+        child = self.begin(self.service_account())
+        self.google.alive.clear()
+        self.end(child)
+        self.assertEqual(2, self.google.given)
+        self.assertEqual(1, self.google.sessions()[0])
+        self.assert_backup()
+
+
+class MidUpload(Case):
+    def test_renewed(self):
+        self.google.lifetime = 4
+        child = self.begin(self.federated(), rate="4M")
+        self.swap("subject.two")
+        self.google.subject = lambda: "subject.two"
+        self.end(child)
+        self.assertGreaterEqual(self.google.given, 3)
+        self.assertEqual([], [one for one in self.google.asked if one["status"] == 401], "none was used after its end")
+        self.assert_backup()
+
+    def test_source_that_is_silent_for_longer_than_a_token_lives(self):
+        self.google.lifetime = 2
+        env = self.service_account()
+        script = f"head -c 12000000 {self.path('noise')}; sleep 5; head -c 9000000 {self.path('noise')}"
+        self.write("noise", os.urandom(12 << 20))
+        self.write("policies/quiet.lua", """-- SPDX-License-Identifier: MIT
+local policy = require "lunark.policy"
+return policy {
+  api = 1, name = "quiet", summary = "a program that is silent in its middle", needs = { exec = { "sh" } },
+  options = { script = { "string" } },
+  backup = function(job) job:save("n", { program = { "sh", "-c", job.options.script }, suffix = ".raw" }) end,
+}
+""")
+        self.lunark("backup", "quiet", "--scripts", self.dir, "--script", script, "--to", self.url, env=self.env(**env))
+        self.assertGreaterEqual(self.google.given, 2)
+        self.assertEqual([], [one for one in self.google.asked if one["status"] == 401])
+        self.assertEqual((1, 1, 0), self.google.sessions())
+
+    def test_not_to_be_renewed(self):
+        self.google.lifetime = 1
+        child = self.begin(self.federated())
+        self.google.subject = lambda: "nobody's"
+        _, err = child.communicate(timeout=60)
+        self.assertIn(child.returncode, (1, 3), err.decode())
+        self.assertIn("The given token is not the pool's", err.decode())
+        self.assertEqual([], self.stored())
+
+    def test_ended(self):
+        child = self.begin(self.service_account(), rate="3M")
+        child.send_signal(signal.SIGTERM)
+        self.end(child, 143)
+        self.assertEqual((1, 0, 1), self.google.sessions())
+        self.assertEqual([], self.stored())
+
+    def test_store_that_fails(self):
+        child = self.begin(self.service_account())
+
+        def closed(method, path):
+            if method == "PUT" and "upload_id" in path:
+                refuse(403, "accountDisabled", "The account is disabled in this state.")
+        self.google.before = closed
+        err = self.end(child, 3)
+        self.assertIn("billing account", err)
+        self.assertEqual((1, 0, 1), self.google.sessions())
+        self.assertEqual([], self.stored())
+
+
+class Permissions(Case):
+    """The tables of docs/stores-gcs.md."""
+
+    def setUp(self):
+        super().setUp()
+        self.key = self.service_account()
+
+    def run_with(self, allowed, *args, status=0):
+        self.google.allowed = allowed
+        try:
+            return self.lunark(*args, env=self.env(**self.key), status=status)
+        finally:
+            self.google.allowed = None
+
+    def save(self, allowed, status=0):
+        return self.run_with(allowed, "backup", "files", self.tree, "--name", "n", "--to", self.url, status=status)
+
+    def test_backup(self):
+        self.save({"create", "get", "delete"})
+        time.sleep(1)
+        self.save({"create", "get", "delete"})
+        self.assertEqual(5, len(self.stored()))
+
+    def test_backup_that_only_creates(self):
+        for count in (2, 4):
+            done = self.save({"create"}, status=1)
+            self.assertIn("latest not moved", done.stderr)
+            self.assertIn("storage.objects.get", done.stderr)
+            self.assertEqual(count, len(self.stored()))
+            time.sleep(1)
+
+    def test_backup_that_may_not_replace(self):
+        self.save({"create", "get"})
+        before = self.google.ask("GET", "/storage/v1/b/bucket/o/n%2Fn-latest.tar.gz")[1]
+        time.sleep(1)
+        done = self.save({"create", "get"}, status=1)
+        self.assertIn("latest not moved", done.stderr)
+        self.assertIn("storage.objects.delete", done.stderr)
+        self.assertEqual(before, self.google.ask("GET", "/storage/v1/b/bucket/o/n%2Fn-latest.tar.gz")[1])
+
+    def test_backup_that_may_not_create(self):
+        done = self.save(READ, status=3)
+        self.assertIn("storage.objects.create", done.stderr)
+        self.assertIn("the credentials are from GOOGLE_APPLICATION_CREDENTIALS", done.stderr)
+        self.assertEqual([], self.stored())
+
+    def test_reading(self):
+        self.save(None)
+        self.run_with(READ, "list", self.url)
+        self.run_with(READ, "restore", "--from", self.url, "--item", "n", "--into", self.path("out"))
+        archive = next(key for key in self.stored() if key.endswith("Z.tar.gz"))
+        one = f"gs://bucket/{archive}?endpoint={self.google.url}"
+        self.run_with({"get"}, "restore", "--from", one, "--into", self.path("one"))
+        failed = self.run_with({"get"}, "list", self.url, status=3)
+        self.assertIn("storage.objects.list", failed.stderr)
+
+
+if __name__ == "__main__":
+    harness.main()

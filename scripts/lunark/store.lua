@@ -206,11 +206,13 @@ function Store:can(feature)
 end
 
 --- Says whether the store is there and lets these credentials in. For "write" a directory that is
---- not there is made.
+--- not there is made. Where the URL names one archive, it is enough that this can be read: there are
+--- credentials that may not list.
 ---@param mode string "read" or "write"
 ---@return true?
 ---@return table? err
 function Store:check(mode)
+  if mode == "read" and self.key and self:head(self.key) then return true end
   if self.inner.check then
     local ok, err = self:try("check", "check", function() return self.inner:check(mode, self.prefix) end)
     if ok and mode == "write" and self.scheme == "file" and sys.check("write", self.text) then

@@ -9,16 +9,14 @@ local s3_error = require "providers.s3.errors"
 local sigv4 = require "providers.sign.sigv4"
 local sys = require "lunark.core.sys"
 local time = require "lunark.time"
+local upload = require "providers.s3.upload"
 local url = require "lunark.url"
 local xml = require "lunark.xml"
 
 local MiB, GiB = 1024 * 1024, 1024 * 1024 * 1024
-local SLOW = 900 -- seconds without a byte: completing and copying may take the store that long
 
 local Store = {}
 Store.__index = Store
-local Upload = {}
-Upload.__index = Upload
 
 local function usage(format, ...)
   return nil, sys.error { kind = "usage", op = "s3", message = format:format(...) }
@@ -105,7 +103,7 @@ function Store:classify(response, r)
   return err
 end
 
--- r = {op, method, key, query, headers, body, sink, max, idle_timeout}. The response, or nil, err.
+-- r = {op, method, key, query, headers, body, sink, max, idle_timeout, expect}. The response, or nil, err.
 function Store:send(r)
   local response, err = self:attempt(r)
   if not response then return nil, err end
@@ -136,6 +134,10 @@ function Store:send_xml(r)
     return nil, err
   end
   if root.name == "Error" then return nil, self:classify(response, r) end
+  if r.expect and root.name ~= r.expect then
+    return upload.not_the_store(r.op, "%s: the answer is <%s>, <%s> expected", r.key or self.bucket,
+      root.name, r.expect)
+  end
   return root, nil, response
 end
 
@@ -205,6 +207,7 @@ function Store:put(key, body, meta, how)
     return nil, err
   end
   local etag = checks.plain(response.headers["etag"])
+  if not etag then return upload.not_the_store("put", "%s: the answer has no ETag", key) end
   ok, err = checks.etag(response, etag, self:md5_of(body), key)
   if not ok then return nil, err end
   return {
@@ -239,15 +242,17 @@ function Store:get(key, range)
   response, err = self:send { op = "get", method = "GET", key = key, headers = headers, sink = "stream" }
   if not response then return nil, err end
   local info = info_of(response.headers)
-  local whole = (response.headers["content-range"] or ""):match("/(%d+)$")
-  if whole then info.size = math.tointeger(tonumber(whole)) end
-  if range and response.status ~= 206 then
+  if not range then return response.stream, info end
+  local first, whole = (response.headers["content-range"] or ""):match("^bytes (%d+)%-%d+/(%d+)$")
+  if response.status ~= 206 or math.tointeger(tonumber(first)) ~= (range[1] or 0) then
     response.stream:close()
     return nil, sys.error {
       kind = "io", op = "s3.get", status = response.status,
-      message = ("%s: a range was asked for and the whole object is sent"):format(key),
+      message = ("%s: bytes from %d were asked for, %s are sent"):format(key, range[1] or 0,
+        response.headers["content-range"] or "all"),
     }
   end
+  info.size = math.tointeger(tonumber(whole))
   return response.stream, info
 end
 
@@ -268,7 +273,8 @@ function Store:list(prefix, token, max)
   local query = { { "list-type", "2" }, { "encoding-type", "url" }, { "prefix", prefix } }
   if token then query[#query + 1] = { "continuation-token", token } end
   if max then query[#query + 1] = { "max-keys", max } end
-  local root, err = self:send_xml { op = "list", method = "GET", query = query, max = 16 * MiB }
+  local root, err = self:send_xml { op = "list", method = "GET", query = query, max = 16 * MiB,
+    expect = "ListBucketResult" }
   if not root then return nil, err end
   local encoded = root:value("EncodingType") == "url"
   local page = {}
@@ -312,6 +318,7 @@ local function delete_batch(self, keys)
   local crypto = self.ctx.crypto
   return self:send_xml {
     op = "delete", method = "POST", query = { { "delete", "" } }, body = body, idle_timeout = 300,
+    expect = "DeleteResult",
     headers = {
       ["content-type"] = "application/xml", ["content-md5"] = crypto.base64(crypto.digest("md5", body)),
     },
@@ -350,7 +357,10 @@ function Store:delete(keys)
   return errors
 end
 
-local function copy_source(self, key)
+--- A key as the header x-amz-copy-source has it.
+---@param key string
+---@return string
+function Store:source_of(key)
   return "/" .. self.bucket .. "/" .. sigv4.escape(key, true)
 end
 
@@ -361,13 +371,14 @@ function Store:copy(from, to, meta, how)
   if not source then return nil, err end
   local headers
   headers, err = object_headers(self, meta, {
-    ["x-amz-copy-source"] = copy_source(self, from), ["x-amz-copy-source-if-match"] = source.etag,
+    ["x-amz-copy-source"] = self:source_of(from), ["x-amz-copy-source-if-match"] = source.etag,
     ["x-amz-metadata-directive"] = meta and "REPLACE" or nil,
   })
   if not headers then return nil, err end
   local root
   root, err = self:send_xml {
-    op = "copy", method = "PUT", key = to, headers = headers, idle_timeout = SLOW,
+    op = "copy", method = "PUT", key = to, headers = headers, idle_timeout = upload.SLOW,
+    expect = "CopyObjectResult",
   }
   if not root then return nil, err end
   return { size = source.size, etag = checks.plain(root:value("ETag")) }
@@ -380,105 +391,12 @@ function Store:begin(key, meta, how)
   local headers
   headers, err = object_headers(self, meta)
   if not headers then return nil, err end
-  local root
-  root, err = self:send_xml {
-    op = "begin", method = "POST", key = key, query = { { "uploads", "" } }, headers = headers,
-  }
-  if not root then return nil, err end
-  local id = root:value("UploadId")
-  if not id or id == "" then
-    return strange("begin", "%s: the store gives no upload id", key)
-  end
-  return setmetatable({
-    store = self, key = key, id = id, meta = meta, exclusive = how and how.exclusive,
-  }, Upload)
-end
-
---- Sends one part.
----@return table? part {etag, size, md5}
-function Upload:part(number, body)
-  local store = self.store
-  local response, err = store:send {
-    op = "part", method = "PUT", key = self.key, body = body, headers = store:md5_header(body),
-    query = { { "partNumber", number }, { "uploadId", self.id } },
-  }
-  if not response then return nil, err end
-  local etag = checks.plain(response.headers["etag"])
-  if not etag then
-    return strange("part", "%s: the store gives no ETag for part %d", self.key, number)
-  end
-  local md5 = store:md5_of(body)
-  local ok
-  ok, err = checks.etag(response, etag, md5, ("%s, part %d"):format(self.key, number))
-  if not ok then return nil, err end
-  return { etag = etag, size = checks.size(body), md5 = md5 }
-end
-
---- Makes one part of bytes of an object that is in the bucket.
-function Upload:copy(number, key, first, last, etag)
-  local root, err = self.store:send_xml {
-    op = "copy", method = "PUT", key = self.key, idle_timeout = SLOW,
-    query = { { "partNumber", number }, { "uploadId", self.id } },
-    headers = {
-      ["x-amz-copy-source"] = copy_source(self.store, key), ["x-amz-copy-source-if-match"] = etag,
-      ["x-amz-copy-source-range"] = ("bytes=%d-%d"):format(first, last),
-    },
-  }
-  if not root then return nil, err end
-  return { etag = checks.plain(root:value("ETag")), size = last - first + 1 }
-end
-
--- An earlier attempt may have been done, its answer lost: the object is there then, as it was sent.
--- The first one that is seen here may be such a second one: libcurl sends again by itself when a kept
--- connection turns out to be closed.
-local function finished_before(self, size, parts, err)
-  local info = self.store:head(self.key)
-  local etag = checks.of_parts(parts, true)
-  if info and checks.is_same(info, size, etag, self.meta, #parts) then return info end
-  return nil, err
-end
-
---- Makes the parts one object, which is visible from then on.
-function Upload:finish(parts)
-  local lines, size = { '<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">' }, 0
-  for number, part in ipairs(parts) do
-    size = size + part.size
-    lines[#lines + 1] = ("<Part><PartNumber>%d</PartNumber><ETag>&quot;%s&quot;</ETag></Part>"):format(number,
-      xml.escape(part.etag))
-  end
-  lines[#lines + 1] = "</CompleteMultipartUpload>"
-  local store = self.store
-  local headers = { ["content-type"] = "application/xml" }
-  if self.exclusive and store.features.exclusive then headers["if-none-match"] = "*" end
-  local etag = checks.of_parts(parts)
-  local root, err, response = store:send_xml {
-    op = "finish", method = "POST", key = self.key, query = { { "uploadId", self.id } }, idle_timeout = SLOW,
-    body = table.concat(lines), headers = headers,
-  }
-  if not root then
-    if store:without_conditions(err, headers) then return self:finish(parts) end
-    if err.code == "NoSuchUpload" or err.status == 412 then
-      return finished_before(self, size, parts, err)
-    end
-    return nil, err
-  end
-  local reported = checks.plain(root:value("ETag"))
-  local ok
-  ok, err = checks.etag(response, reported, etag, self.key)
-  if not ok then
-    err.retryable = false
-    return nil, err
-  end
-  return { size = size, etag = reported, version = response.headers["x-amz-version-id"] }
-end
-
---- Throws the parts away.
-function Upload:abort()
-  local response, err = self.store:send {
-    op = "abort", method = "DELETE", key = self.key, query = { { "uploadId", self.id } },
-  }
-  if response or err.code == "NoSuchUpload" then return true end
-  return nil, err
+  local begun
+  begun, err = upload.begin(self, key, headers, meta)
+  if not begun then return nil, err end
+  begun.exclusive = how and how.exclusive
+  if how and how.attempt and how.attempt > 1 then begun:forget_lost() end
+  return begun
 end
 
 -- --- opening ---

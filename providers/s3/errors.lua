@@ -9,6 +9,9 @@ local xml = require "lunark.xml"
 local errors = {}
 
 local CLOCK = "set this machine's clock"
+local REGION = "check the region: ?region="
+local LONG = "a key has at most 1,024 bytes"
+local KMS = "check sse_kms_key_id, and that these credentials may use the key"
 local KEYS = "check the access key, the secret key and the endpoint they belong to"
 
 -- code -> kind, retryable, hint
@@ -16,27 +19,39 @@ local CODES = {
   AccessDenied = { "auth", false, "the policy of this key or of the bucket does not allow it" },
   AccountProblem = { "auth", false },
   AllAccessDisabled = { "auth", false },
-  AuthorizationHeaderMalformed = { "auth", false, "check the region: ?region=" },
+  AuthorizationHeaderMalformed = { "auth", false, REGION },
   BucketAlreadyOwnedByYou = { "conflict", false },
   ConditionalRequestConflict = { "conflict", true },
   EntityTooLarge = { "io", false },
   EntityTooSmall = { "io", false },
   ExpiredToken = { "auth", false, "the session's credentials have expired: get new ones" },
+  IllegalLocationConstraintException = { "usage", false, REGION },
   InternalError = { "network", true },
   InvalidAccessKeyId = { "auth", false, "the store does not know this access key" },
+  InvalidBucketName = { "usage", false },
+  InvalidObjectState = { "io", false, "it is archived: restore it in the store first" },
   InvalidSecurity = { "auth", false },
+  InvalidStorageClass = { "usage", false, "check ?storage_class=" },
   InvalidToken = { "auth", false, "check AWS_SESSION_TOKEN: it belongs to a pair of keys" },
+  KeyTooLongError = { "usage", false, LONG },
+  KeyTooLong = { "usage", false, LONG },
+  MetadataTooLarge = { "usage", false },
   NoSuchBucket = { "not_found", false, "make the bucket, or check its name and the endpoint" },
   NoSuchKey = { "not_found", false },
   NoSuchUpload = { "conflict", false, "the upload was aborted, perhaps by a lifecycle rule" },
+  ObjectLocked = { "denied", false, "object lock keeps it until its retention ends" },
   OperationAborted = { "conflict", true },
+  PermanentRedirect = { "usage", false, REGION },
   PreconditionFailed = { "conflict", false },
   RequestTimeTooSkewed = { "auth", false, CLOCK },
   RequestTimeout = { "timeout", true },
   ServiceUnavailable = { "throttled", true },
   SignatureDoesNotMatch = { "auth", false, KEYS },
   SlowDown = { "throttled", true },
+  TemporaryRedirect = { "usage", false, REGION },
+  Throttling = { "throttled", true },
   ThrottlingException = { "throttled", true },
+  TokenRefreshRequired = { "auth", false },
   TooManyRequests = { "throttled", true },
   XAmzContentSHA256Mismatch = { "corrupt", true },
   BadDigest = { "corrupt", true },
@@ -44,7 +59,15 @@ local CODES = {
   QuotaExceeded = { "io", false, "the store's quota is used up" },
 }
 
+-- Codes of the key service, which come through the store.
+local function of_kms(code)
+  if not code:find("^KMS%.") then return nil end
+  if code == "KMS.ThrottlingException" then return { "throttled", true } end
+  return { code == "KMS.NotFoundException" and "usage" or "auth", false, KMS }
+end
+
 local function of_status(status)
+  if status >= 300 and status < 400 then return "usage", false end
   if status == 401 or status == 403 then return "auth", false end
   if status == 404 or status == 410 then return "not_found", false end
   if status == 408 then return "timeout", true end
@@ -81,7 +104,7 @@ local STALE = {
 ---@param context table {op, bucket, key, endpoint, source}
 ---@return table err
 function errors.of_code(code, message, context, status)
-  local known = CODES[code]
+  local known = CODES[code] or of_kms(code)
   local kind, retryable = of_status(status or 500)
   if known then kind, retryable = known[1], known[2] end
   local words = MESSAGES[code] or message
@@ -89,7 +112,7 @@ function errors.of_code(code, message, context, status)
   if not words or words == "" then words = code ~= "" and code or ("HTTP status %d"):format(status or 0) end
   words = words:gsub("%.%s*$", ""):gsub("^%u%l", string.lower)
   if code ~= "" and not MESSAGES[code] and words ~= code then words = ("%s (%s)"):format(words, code) end
-  local hint = known and known[3]
+  local hint = known and known[3] or status and status >= 300 and status < 400 and REGION or nil
   if kind == "auth" and context.source and hint ~= CLOCK then
     hint = hint or "the store refuses these credentials"
     hint = ("%s; the credentials are from %s"):format(hint, context.source)
@@ -150,7 +173,7 @@ end
 ---@param response table
 ---@return string?
 function errors.region_of(response)
-  if response.status ~= 301 and response.status ~= 307 and response.status ~= 400 then return nil end
+  if response.status ~= 400 and (response.status < 300 or response.status > 399) then return nil end
   local region = response.headers["x-amz-bucket-region"]
   if region then return region end
   local root = body_of(response)

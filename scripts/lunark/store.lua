@@ -347,14 +347,16 @@ local function copy_in_parts(self, from, to, meta, source)
   if not upload then return nil, err end
   local starts = {}
   for first = 0, source.size - 1, size do starts[#starts + 1] = first end
-  local ok, why = pcall(tasks.map, starts, COPY_WIDTH, function(first, number)
+  local failed
+  tasks.map(starts, COPY_WIDTH, function(first, number)
+    if failed then return false end -- those under way end by themselves: the store goes on with them anyway
     local last = math.min(first + size, source.size) - 1
-    local part, failed = upload:copy(number, from, first, last, source.etag)
-    if not part then error(failed, 0) end
+    local part, why = upload:copy(number, from, first, last, source.etag)
+    if not part then failed = failed or why end
+    return part ~= nil
   end)
-  if ok then return upload:finish() end
-  if not sys.is_error(why) or why.kind == "cancelled" then error(why, 0) end
-  return nil, why
+  if failed then return nil, failed end
+  return upload:finish()
 end
 
 --- Copies inside of the store; the bytes don't pass through here. Only when `store:can("copy")`.
@@ -390,8 +392,10 @@ end
 function Store:uploader(key, meta, how)
   if not self:can("multipart") then misuse("%s takes no parts", self.text) end
   local full = self:full(key)
-  local inner, err = self:try("begin " .. key, nil, function()
-    return self.inner:begin(full, meta or {}, how or {})
+  local inner, err = self:try("begin " .. key, nil, function(attempt)
+    return self.inner:begin(full, meta or {}, {
+      exclusive = how and how.exclusive, expect_size = how and how.expect_size, attempt = attempt,
+    })
   end)
   if not inner then return nil, err end
   return setmetatable({ store = self, inner = inner, key = key, parts = {}, open = true }, Upload)

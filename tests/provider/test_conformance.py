@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The conformance suite (conformance.lua) on every kind of store: a directory, versitygw, moto.
+"""The conformance suite (conformance.lua) on every kind of store: a directory, and real servers of each service.
 
 Prints what each run prints, and one closing line `N passed, N failed, N skipped` for all."""
 import os
@@ -65,7 +65,7 @@ def main():
     finally:
         shutil.rmtree(scratch)
     wrong = "access_key_id=lunarktestaccess,secret_access_key=this+is/not=it"
-    for server in ("versitygw", "moto"):
+    for server in ("versitygw", "moto", "minio"):
         env = {"LUNARK_TEST_STORE": "s3://lunark-test/some/pre%20fix", "LUNARK_TEST_WRONG": wrong}
         results.append(run(server, [SERVER, server, "--", *SUITE], env))
     for server, lacks in (("fakegcs", ()), ("gcsemulator", GCSEMULATOR_LACKS)):

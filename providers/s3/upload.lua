@@ -1,0 +1,169 @@
+-- SPDX-License-Identifier: MIT
+--- Uploads in parts. Needs a store of providers/s3.lua, which sends the requests.
+--- https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html
+
+local checks = require "providers.s3.checks"
+local sys = require "lunark.core.sys"
+local time = require "lunark.time"
+local xml = require "lunark.xml"
+
+local upload = {}
+
+--- Seconds without a byte: completing and copying may take the store that long.
+upload.SLOW = 900
+
+local NO_ETAG = "%s, part %d: the answer has no ETag"
+local RECENT = 180 -- seconds: longer than the library tries to begin one
+
+local Upload = {}
+Upload.__index = Upload
+
+--- Something else has answered: whether the store has done it is not known.
+---@param op string
+---@param format string
+---@return nil
+---@return table err kind network, retryable
+function upload.not_the_store(op, format, ...)
+  return nil, sys.error {
+    kind = "network", op = "s3." .. op, retryable = true, message = format:format(...),
+    hint = "is this an S3 endpoint, and nothing in between that answers for it?",
+  }
+end
+
+--- Begins one.
+---@param store table
+---@param key string
+---@param headers table of the object
+---@param meta table<string, string>
+---@return table? upload
+---@return table? err
+function upload.begin(store, key, headers, meta)
+  local root, err = store:send_xml {
+    op = "begin", method = "POST", key = key, query = { { "uploads", "" } }, headers = headers,
+    expect = "InitiateMultipartUploadResult",
+  }
+  if not root then return nil, err end
+  local id = root:value("UploadId")
+  if not id or id == "" then
+    return nil, sys.error {
+      kind = "corrupt", op = "s3.begin", message = key .. ": the store gives no upload id",
+    }
+  end
+  return setmetatable({ store = store, key = key, id = id, meta = meta }, Upload)
+end
+
+local function has_parts(self, id)
+  local root = self.store:send_xml {
+    op = "parts", method = "GET", key = self.key, query = { { "uploadId", id }, { "max-parts", 1 } },
+  }
+  return not root or root:child("Part") ~= nil
+end
+
+--- An attempt to begin whose answer was lost has left an upload that nobody knows: it is looked for by its
+--- key and time, and removed when it has no parts. Where that is not allowed it stays for the bucket's rule.
+function Upload:forget_lost()
+  local store = self.store
+  local root = store:send_xml {
+    op = "uploads", method = "GET", query = { { "prefix", self.key }, { "uploads", "" } },
+  }
+  if not root then return end
+  local since = store.ctx.clock() - RECENT
+  for one in root:each("Upload") do
+    local id, began = one:value("UploadId"), time.parse(one:value("Initiated") or "")
+    local is_lost = one:value("Key") == self.key and id ~= self.id and began and began >= since
+    if is_lost and not has_parts(self, id) then
+      store.ctx.log.debug(("%s: an upload whose beginning was not answered is removed"):format(self.key))
+      setmetatable({ store = store, key = self.key, id = id }, Upload):abort()
+    end
+  end
+end
+
+--- Sends one part.
+---@return table? part {etag, size, md5}
+function Upload:part(number, body)
+  local store = self.store
+  local response, err = store:send {
+    op = "part", method = "PUT", key = self.key, body = body, headers = store:md5_header(body),
+    query = { { "partNumber", number }, { "uploadId", self.id } },
+  }
+  if not response then return nil, err end
+  local etag = checks.plain(response.headers["etag"])
+  if not etag then return upload.not_the_store("part", NO_ETAG, self.key, number) end
+  local md5 = store:md5_of(body)
+  local ok
+  ok, err = checks.etag(response, etag, md5, ("%s, part %d"):format(self.key, number))
+  if not ok then return nil, err end
+  return { etag = etag, size = checks.size(body), md5 = md5 }
+end
+
+--- Makes one part of bytes of an object that is in the bucket.
+function Upload:copy(number, key, first, last, etag)
+  local root, err = self.store:send_xml {
+    op = "copy", method = "PUT", key = self.key, idle_timeout = upload.SLOW, expect = "CopyPartResult",
+    query = { { "partNumber", number }, { "uploadId", self.id } },
+    headers = {
+      ["x-amz-copy-source"] = self.store:source_of(key), ["x-amz-copy-source-if-match"] = etag,
+      ["x-amz-copy-source-range"] = ("bytes=%d-%d"):format(first, last),
+    },
+  }
+  if not root then return nil, err end
+  local made = checks.plain(root:value("ETag"))
+  if not made then return upload.not_the_store("copy", NO_ETAG, self.key, number) end
+  return { etag = made, size = last - first + 1 }
+end
+
+-- An earlier attempt may have been done, its answer lost: the object is there then, as it was sent.
+-- The first one that is seen here may be such a second one: libcurl sends again by itself when a kept
+-- connection turns out to be closed.
+local function finished_before(self, size, parts, err)
+  local info = self.store:head(self.key)
+  local etag = checks.of_parts(parts, true)
+  if info and checks.is_same(info, size, etag, self.meta, #parts) then return info end
+  return nil, err
+end
+
+--- Makes the parts one object, which is visible from then on.
+function Upload:finish(parts)
+  local lines, size = { '<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">' }, 0
+  for number, part in ipairs(parts) do
+    size = size + part.size
+    lines[#lines + 1] = ("<Part><PartNumber>%d</PartNumber><ETag>&quot;%s&quot;</ETag></Part>"):format(number,
+      xml.escape(part.etag))
+  end
+  lines[#lines + 1] = "</CompleteMultipartUpload>"
+  local store = self.store
+  local headers = { ["content-type"] = "application/xml" }
+  if self.exclusive and store.features.exclusive then headers["if-none-match"] = "*" end
+  local etag = checks.of_parts(parts)
+  local root, err, response = store:send_xml {
+    op = "finish", method = "POST", key = self.key, query = { { "uploadId", self.id } },
+    idle_timeout = upload.SLOW, body = table.concat(lines), headers = headers,
+    expect = "CompleteMultipartUploadResult",
+  }
+  if not root then
+    if store:without_conditions(err, headers) then return self:finish(parts) end
+    if err.code == "NoSuchUpload" or err.status == 412 then
+      return finished_before(self, size, parts, err)
+    end
+    return nil, err
+  end
+  local reported = checks.plain(root:value("ETag"))
+  local ok
+  ok, err = checks.etag(response, reported, etag, self.key)
+  if not ok then
+    err.retryable = false
+    return nil, err
+  end
+  return { size = size, etag = reported, version = response.headers["x-amz-version-id"] }
+end
+
+--- Throws the parts away.
+function Upload:abort()
+  local response, err = self.store:send {
+    op = "abort", method = "DELETE", key = self.key, query = { { "uploadId", self.id } },
+  }
+  if response or err.code == "NoSuchUpload" then return true end
+  return nil, err
+end
+
+return upload

@@ -44,7 +44,7 @@ ROCK_LIBS := $(shell pkg-config --libs $(filter-out lua5.4,$(ALL_PKGS))) -pthrea
 
 SRC      := $(filter-out runtime/main.c,$(wildcard runtime/*.c))
 OBJ      := $(SRC:runtime/%.c=$(B)/%.o) $(B)/embedded.o
-SCRIPTS  := $(sort $(wildcard scripts/lunark/*.lua scripts/policies/*.lua providers/*.lua providers/*/*.lua providers/*/*/*.lua))
+SCRIPTS  := $(sort $(wildcard scripts/lunark/*.lua scripts/policies/*.lua scripts/policies/*/*.lua providers/*.lua providers/*/*.lua providers/*/*/*.lua))
 TESTS    := $(patsubst tests/unit/test_%.c,$(B)/test_%,$(wildcard tests/unit/test_*.c))
 SO       := $(B)/liblunark.so.$(SOVER)
 

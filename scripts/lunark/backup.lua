@@ -12,9 +12,11 @@ local exit = require "lunark.exit"
 local fs = require "lunark.fs"
 local crypto = require "lunark.core.crypto"
 local log = require "lunark.log"
+local manifest = require "lunark.manifest"
 local naming = require "lunark.naming"
 local progress = require "lunark.progress"
 local publish = require "lunark.publish"
+local report = require "lunark.report"
 local source = require "lunark.source"
 local store = require "lunark.store"
 local sys = require "lunark.core.sys"
@@ -279,6 +281,7 @@ local function record_of(job, name, opened, seconds, key, done, started)
     size = done.bytes, raw_size = facts.raw_size, sha256 = done.sha256,
     parts = done.parts, producers = facts.producers, archive = facts.archive,
     warnings = facts.warnings, warning_count = facts.warning_count, unreadable = facts.unreadable,
+    details = opened.given.details,
   }
 end
 
@@ -404,12 +407,46 @@ local function account(job, name, result)
   end
 end
 
+-- Stores the report beside the backup, wherever that was stored.
+local function add_report(job, name, result, given)
+  local stores = {}
+  for _, target in ipairs(job.stores) do
+    for _, outcome in ipairs(result.targets) do
+      if outcome.stored and outcome.url == target:describe() then
+        stores[#stores + 1] = target
+      end
+    end
+  end
+  for _, err in ipairs(#stores > 0 and report.store(given, result.record, stores, job.style) or {}) do
+    job:failed(name, err)
+  end
+end
+
+--- The manifest of the newest backup of an item, by `latest` in the first store that has one.
+---@param name string item
+---@param suffix string as stored: ".tar.gz"
+---@return table|nil manifest nil when there is none, or none that can be read
+function Job:newest(name, suffix)
+  for _, target in ipairs(self.stores) do
+    local info = target:head(naming.latest_key(name, suffix))
+    local dated = info and info.meta and info.meta["lunark-key"]
+    local key = dated and naming.parse_key(naming.from_meta(dated))
+    local found = key and key.time and manifest.fetch(target, naming.manifest_key(name, key.time, key.style))
+    if found then
+      return found
+    end
+  end
+  return nil
+end
+
 --- Saves one item. Can be called from several tasks. A failure is noted in the job, which goes on.
 --- The source is one of
 --- `{ paths = { path | {path=, name=}, ... }, exclude =, exclude_caches =, one_file_system = }`,
 --- `{ program = { "pg_dump", ... }, suffix = ".dump", env =, cwd =, user =, timeout =, ok =, ... }`,
 --- `{ stream = Stream, suffix = }`; each with `compress`, `expect_size`, and `producers` and `warnings`
---- for the manifest, when programs ran before.
+--- and `details` (a table) for the manifest, when programs ran before; and `report = { paths = {...} }`, an
+--- archive
+--- that is stored beside it as `<item>-TIME.report.tar.gz`.
 ---@param name string item
 ---@param given table source
 ---@return table|nil result {item, key, record, targets}
@@ -437,6 +474,9 @@ function Job:save(name, given)
     result = { item = name, ok = false, targets = {}, err = err }
   end
   account(self, name, result)
+  if given.report and result.stored then
+    add_report(self, name, result, given.report)
+  end
   if result.ok and #self.failures == before then
     return result
   end

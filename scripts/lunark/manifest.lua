@@ -62,6 +62,7 @@ end
 ---@field warnings table list of {path=, kind=, message=}
 ---@field warning_count integer
 ---@field unreadable integer
+---@field details table|nil what the policy notes about the backup, for its restore
 
 --- The text of a manifest.
 ---@param record lunark.manifest.Record
@@ -100,6 +101,7 @@ function manifest.encode(record)
     parts = record.parts,
     producers = #producers > 0 and producers or nil,
     archive = record.archive,
+    details = record.details,
     warnings = #warnings > 0 and warnings or nil,
     warning_count = record.warning_count or #warnings,
     unreadable = record.unreadable or 0,

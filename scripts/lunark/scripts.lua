@@ -11,7 +11,7 @@ local function relative(embedded_name)
   return (embedded_name:gsub("^scripts/", ""))
 end
 
--- Where scripts can be: the folders of the embedded ones, and what lies beside providers in the directories.
+-- Where scripts can be: the folders of the embedded ones, and what lies beside them in the directories.
 local function all_folders(dirs)
   local seen, list = {}, {}
   local function add(folder)
@@ -22,8 +22,10 @@ local function all_folders(dirs)
   end
   for _, name in ipairs(sys.embedded_names()) do add(relative(name):match("^(.*)/[^/]*$")) end
   for _, dir in ipairs(dirs) do
-    for _, below in ipairs(fs.readdir(dir .. "/providers") or {}) do
-      if not below:find("%.lua$") then add("providers/" .. below) end
+    for _, kind in ipairs { "providers", "policies" } do
+      for _, below in ipairs(fs.readdir(dir .. "/" .. kind) or {}) do
+        if not below:find("%.lua$") then add(kind .. "/" .. below) end
+      end
     end
   end
   return list

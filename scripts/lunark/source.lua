@@ -15,7 +15,8 @@ local task = require "lunark.task"
 local source = {}
 
 local COMMON = {
-  suffix = true, compress = true, producers = true, warnings = true, expect_size = true,
+  suffix = true, compress = true, producers = true, warnings = true, expect_size = true, details = true,
+  report = true,
 }
 local PATHS = { paths = true, exclude = true, exclude_caches = true, one_file_system = true }
 local PROGRAM = {
@@ -52,6 +53,14 @@ local function check(given)
     if not allowed[key] and not COMMON[key] then
       misuse("job:save: unknown key '%s' for a source of %s", tostring(key), field)
     end
+  end
+  for _, key in ipairs { "details", "report" } do
+    if given[key] ~= nil and type(given[key]) ~= "table" then
+      misuse("job:save: %s must be a table, found a %s", key, type(given[key]))
+    end
+  end
+  if given.report and type(given.report.paths) ~= "table" then
+    misuse("job:save: report.paths must be a list of paths")
   end
   if kind ~= "archive" then
     local ok, err = naming.check_suffix(given.suffix or "")

@@ -1,110 +1,296 @@
 -- SPDX-License-Identifier: MIT
--- neo4j: databases of a Neo4j 4.x server with `neo4j-admin backup`, one archive each.
--- The exit status of neo4j-admin decides: 0 is a backup, 2 and 3 are one whose consistency check could
--- not run or found something (a warning), and anything else is none. Archives hold backups/DATABASE/...
+-- neo4j: databases of a Neo4j server (4.0 or later) with neo4j-admin, one archive each.
+-- The exit status of neo4j-admin decides: 0 is a backup; 2 and 3 of 4.x are one whose consistency check
+-- could not
+-- run or found something (a warning); anything else is none. Archives hold backups/DATABASE/...
 
+local before = require "policies.neo4j.before"
+local command = require "policies.neo4j.command"
 local exec = require "lunark.exec"
+local folder = require "policies.neo4j.folder"
 local fs = require "lunark.fs"
+local log = require "lunark.log"
+local options = require "policies.neo4j.options"
 local policy = require "lunark.policy"
+local task = require "lunark.task"
+local tool = require "policies.neo4j.tool"
 
 local CHECKED = {
   [2] = "the backup is whole, its consistency check could not run",
   [3] = "the backup is whole, its consistency check found inconsistencies",
 }
 
-local function flag(env, default, help)
-  return { "boolean", env = env, default = default, help = help }
+-- A run of neo4j-admin: folders made, old reports removed.
+local function prepare(job, database, dir)
+  local run = { database = database, dir = dir, ok = { 0 } }
+  run.report = folder.report(job.options, dir, database)
+  run.log = run.report .. "/backup.log"
+  local ok, err = fs.remove_all(run.report)
+  if ok then
+    ok, err = fs.mkdir_all(run.report)
+  end
+  return ok and run, err
 end
 
-local function command(options, database, dir)
-  local function told(name)
-    return ("--%s=%s"):format(name:gsub("_", "-"), tostring(options[name]))
-  end
-  local address = options.address:find(":%d+$") and options.address or options.address .. ":6362"
-  local argv = {
-    "neo4j-admin", "backup", "--from=" .. address, "--backup-dir=" .. dir, "--database=" .. database,
-    told "pagecache", told "fallback_to_full", told "check_consistency",
-    ("--report-dir=%s/.report_%s"):format(dir, database), told "check_graph", told "check_indexes",
-    told "check_label_scan_store", told "check_property_owners",
+local function nothing(job, database, code, stale)
+  return job:error {
+    kind = "exit", code = code,
+    message = ("neo4j-admin ended with status %d and left no backup of %s%s"):format(code, database,
+      stale and ": what is there is of an earlier run" or ""),
+    hint = "is there such a database on the server?",
   }
-  argv[#argv + 1] = options.verbose and "--verbose" or nil
-  return argv
 end
 
--- Backs up one database into the folder. What it was, for the manifest; or nil, err.
-local function dump(job, database, dir)
-  local report = ("%s/.report_%s"):format(dir, database)
-  local ok, err = fs.mkdir_all(report)
-  if not ok then
+-- The files of a chain that ends with the newest artifact: back to the last full one.
+local function chain_of(job, database, dir, artifacts)
+  if #artifacts < 2 then
+    return artifacts
+  end
+  local argv = command.inspect(job.options, database, dir)
+  local result, err = exec.run(argv)
+  local full, listed = {}, {}
+  for line in (result and result.stdout or ""):gmatch("[^\n]+") do
+    local file = line:match("([^/|%s]+%.backup)")
+    if file then
+      local cells = {}
+      for cell in line:gmatch("[^|]+") do
+        cells[#cells + 1] = cell:match("^%s*(.-)%s*$"):lower()
+      end
+      listed[file], full[file] = true, cells[5] == "true"
+    end
+  end
+  local chain = {}
+  for i = #artifacts, 1, -1 do
+    local file = artifacts[i].file
+    if listed[file] or i == #artifacts then
+      table.insert(chain, 1, artifacts[i])
+    end
+    if full[file] then
+      return chain
+    end
+  end
+  if job.options.version.major >= 2025 and listed[artifacts[#artifacts].file] then
+    return chain -- it lists the latest chain alone
+  end
+  log.warn(("%s: the chain of its backups is not known, all %d files are stored%s")
+    :format(database, #artifacts, err and ": " .. err.message or ""), { item = database })
+  return artifacts
+end
+
+-- Saves a database with what its run has left; `paths` are files and folders of the archive.
+local function save(job, run, producer, paths, details)
+  details.database, details.method, details.neo4j_version = run.database, "backup", job.options.version.text
+  job:save(run.database, {
+    paths = paths, producers = { producer }, warnings = { CHECKED[producer.code] }, details = details,
+    report = { paths = { { path = run.report, name = "backups/.report_" .. run.database } } },
+  })
+end
+
+-- 4.x: one folder for a database.
+local function backup4(job, run)
+  local path = run.dir .. "/" .. run.database
+  local old = folder.snapshot(path)
+  run.ok = { 0, 2, 3 }
+  local producer, err = tool.run_at(job, run, command.backup4)
+  if not producer then
     return nil, err
   end
-  local _ <close> = job:waiting(database, "neo4j-admin")
-  local argv = command(job.options, database, dir)
-  local run = {
-    env = { HEAP_SIZE = job.options.heap_size }, stdout = "log", ok = { 0, 2, 3 }, log_prefix = database,
-  }
-  local result
-  result, err = exec.run(table.move(argv, 1, #argv, 1, run))
-  if not result then
-    return nil, err
+  local files = fs.readdir(path)
+  if not files or #files == 0 or not folder.changed(old, folder.snapshot(path)) then
+    return nil, nothing(job, run.database, producer.code, files ~= nil and #files > 0)
   end
-  local files = fs.readdir(dir .. "/" .. database)
-  if not files or #files == 0 then
-    return nil, job:error {
-      kind = "exit", code = result.code,
-      message = ("neo4j-admin ended with status %d and left no backup of %s"):format(result.code, database),
+  local recovered = job.options.prepare_restore ~= false
+  save(job, run, producer, { { path = path, name = "backups/" .. run.database } }, { recovered = recovered })
+  if not job.options.keep_failed then
+    folder.clear_aside(run.dir, run.database)
+  end
+  return true
+end
+
+-- The artifacts of databases that were not there before.
+local function new_artifacts(dir, pattern, old)
+  local known, found = {}, {}
+  for _, artifact in ipairs(old) do
+    known[artifact.file] = true
+  end
+  for _, artifact in ipairs(folder.artifacts(dir, pattern)) do
+    if not known[artifact.file] and artifact.size > 0 then
+      found[#found + 1] = artifact
+    end
+  end
+  return found
+end
+
+-- Saves the chain that ends with the newest artifact of a database.
+local function save_chain(job, run, producer)
+  local paths, files = {}, {}
+  for i, artifact in ipairs(chain_of(job, run.database, run.dir, folder.artifacts(run.dir, run.database))) do
+    paths[i] = {
+      path = run.dir .. "/" .. artifact.file, name = ("backups/%s/%s"):format(run.database, artifact.file),
     }
+    files[i] = artifact.file
   end
-  return { command = argv, code = result.code, seconds = result.seconds }
+  save(job, run, producer, paths, { chain = files })
+end
+
+-- Neo4j 5: a file with each run, and with it the chain that it ends.
+local function backup5(job, run)
+  local old = folder.artifacts(run.dir, run.database)
+  local producer, err = tool.run_at(job, run, command.backup5)
+  if not producer then
+    return nil, err
+  elseif #new_artifacts(run.dir, run.database, old) == 0 then
+    return nil, nothing(job, run.database, producer.code, #old > 0)
+  end
+  save_chain(job, run, producer)
+  return true
+end
+
+-- Takes the files of a database away that are not to stay.
+local function tidy(job, run)
+  if job.options.remove_backup_files or not job.options.backup_dir then
+    fs.remove_all(run.dir .. "/" .. run.database)
+    for _, artifact in ipairs(folder.artifacts(run.dir, run.database)) do
+      fs.unlink(run.dir .. "/" .. artifact.file)
+    end
+  end
+  if not job.options.report_dir then
+    fs.remove_all(run.report)
+  end
+end
+
+local function backup_one(job, database, dir)
+  local run, err = prepare(job, database, dir)
+  local ok = run
+  if ok then
+    ok, err = before.space(job, database, dir)
+  end
+  if ok then
+    ok, err = (job.options.version.major == 4 and backup4 or backup5)(job, run)
+  end
+  if not ok then
+    job:fail(database, err)
+  end
+  if run then
+    tidy(job, run)
+  end
+end
+
+-- Runs neo4j-admin for all databases that match. Names of what it wrote, and of what is saved already: with
+-- Neo4j 5 a run that ends with 0 is one for each database.
+local function backup_matching(job, pattern, dir, done)
+  local run, err = prepare(job, pattern, dir)
+  if not run then
+    job:fail(pattern, err)
+    return {}
+  end
+  local four = job.options.version.major == 4
+  local old = four and folder.databases(dir, pattern) or folder.artifacts(dir, pattern)
+  run.fetch = true
+  local producer
+  producer, err = tool.run_at(job, run, four and command.backup4 or command.backup5)
+  fs.remove_all(run.report)
+  local names, seen = {}, {}
+  if four then
+    for name, snapshot in pairs(folder.databases(dir, pattern)) do
+      names[#names + 1] = folder.changed(old[name] or {}, snapshot) and name or nil
+    end
+  else
+    for _, artifact in ipairs(new_artifacts(dir, pattern, old)) do
+      names[#names + 1] = not seen[artifact.database] and artifact.database or nil
+      seen[artifact.database] = true
+    end
+  end
+  table.sort(names)
+  if not producer then
+    job:fail(pattern, err)
+  elseif #names == 0 then
+    job:fail(pattern, nothing(job, "any database like " .. pattern, producer.code))
+  elseif not four then
+    for _, name in ipairs(names) do
+      if not done[name] then
+        done[name] = true
+        local own = prepare(job, name, dir)
+        save_chain(job, own, producer)
+        tidy(job, own)
+      end
+    end
+  end
+  return names
+end
+
+-- The databases to back up by name, after those that a pattern stands for were found.
+local function expand(job, dir)
+  local names, done = {}, {}
+  for _, name in ipairs(job.options.names) do
+    done[name] = not name:find("[*?]") or nil
+  end
+  for _, name in ipairs(job.options.names) do
+    if done[name] then
+      names[#names + 1] = name
+    else
+      for _, found in ipairs(backup_matching(job, name, dir, done)) do
+        names[#names + 1] = not done[found] and found or nil
+        done[found] = true
+      end
+    end
+  end
+  return names
+end
+
+local function backup_all(job)
+  local given = job.options
+  local dir, err = given.backup_dir and fs.absolute(given.backup_dir), nil
+  if not dir then
+    dir, err = job:work_dir()
+    dir = dir and dir .. "/backups"
+  end
+  local ok = dir
+  if ok then
+    ok, err = (given.backup_dir and fs.mkdir_granted or fs.mkdir_all)(dir)
+  end
+  if ok and given.report_dir then
+    ok, err = fs.mkdir_granted(given.report_dir)
+  end
+  for _, name in ipairs(ok and given.remove_existing_files and given.names or {}) do
+    ok, err = folder.clear(dir, name)
+    if not ok then
+      break
+    end
+  end
+  if not ok then
+    error(err)
+  end
+  before.run(job, dir)
+  task.map(expand(job, dir), given.parallel, function(database)
+    backup_one(job, database, dir)
+  end)
+end
+
+local function dump_all(job)
+  before.run(job)
+  task.map(job.options.names, job.options.parallel, function(database)
+    job:save(database, {
+      program = command.dump(job.options, database), suffix = ".dump",
+      env = { HEAP_SIZE = job.options.heap_size },
+      details = { database = database, method = "dump", neo4j_version = job.options.version.text },
+    })
+  end)
 end
 
 return policy {
   api = 1,
   name = "neo4j",
-  summary = "databases of a Neo4j 4.x server with neo4j-admin backup",
+  summary = "databases of a Neo4j server with neo4j-admin",
   naming = "compat",
-  needs = { exec = { "neo4j-admin" } },
-  options = {
-    address = { "string", env = "NEO4J_ADDR", required = true, metavar = "HOST[:6362]", help = "the server" },
-    database = { "list", env = "DATABASE", required = true, metavar = "NAME,...", help = "what to back up" },
-    heap_size = {
-      "string", env = "HEAP_SIZE", default = "2G", metavar = "SIZE", help = "heap of neo4j-admin",
-    },
-    pagecache = {
-      "string", env = "PAGE_CACHE", default = "2G", metavar = "SIZE", help = "page cache of neo4j-admin",
-    },
-    fallback_to_full = flag("FALLBACK_TO_FULL", true, "make a full backup where an incremental one fails"),
-    check_consistency = flag("CHECK_CONSISTENCY", true, "check the backup"),
-    check_graph = flag("CHECK_GRAPH", true, "check nodes and relationships"),
-    check_indexes = flag("CHECK_INDEXES", true, "check indexes"),
-    check_label_scan_store = flag("CHECK_LABEL_SCAN_STORE", true, "check the label scan store"),
-    check_property_owners = flag("CHECK_PROPERTY_OWNERS", false, "check owners of properties"),
-    verbose = { "boolean", default = true, help = "let neo4j-admin say more" },
-  },
-  check = function(options)
-    for _, database in ipairs(options.database) do
-      if not database:find("^[%w][%w._%-]*$") then
-        return nil, ("'%s' is no name of a database"):format(database), "list the databases by name"
-      end
-    end
-    return true
-  end,
+  needs = options.needs,
+  options = options.declared,
+  check = options.check,
   backup = function(job)
-    local base, err = job:work_dir()
-    for _, database in ipairs(job.options.database) do
-      local producer
-      if base then
-        producer, err = dump(job, database, base .. "/backups")
-      end
-      if not producer then
-        job:fail(database, err)
-      else
-        job:save(database, {
-          paths = { { path = base .. "/backups/" .. database, name = "backups/" .. database } },
-          producers = { producer }, warnings = { CHECKED[producer.code] },
-        })
-        fs.remove_all(base .. "/backups/" .. database)
-      end
+    if job.options.method == "dump" then
+      dump_all(job)
+    else
+      backup_all(job)
     end
   end,
 }

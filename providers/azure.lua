@@ -117,9 +117,11 @@ function Store:send(r)
     if response.stream then response.stream:close() end
     return nil, err
   end
+  local now = self.ctx.clock()
   err = classify(response, {
     op = "azure." .. r.op, container = self.container, key = r.key, host = self.endpoint.host,
-    source = self.credentials.source, now = self.ctx.clock(), dated = used.key ~= nil,
+    source = self.credentials.source, now = now, dated = used.key ~= nil,
+    ended = used.sas ~= nil and used.ends ~= nil and used.ends <= now,
   })
   local refused = response.status == 401 or err.code == "AuthenticationFailed"
   if refused and not err.skew and self.credentials:refused(used) then err.retryable = true end

@@ -7,6 +7,8 @@ local xml = require "lunark.xml"
 
 local errors = {}
 
+local KEYS = "check the account's name, the key or token, and whether it has expired"
+local ENDED = "the shared access signature has expired: make a new one"
 local CLOCK = "set this machine's clock"
 local ROLE = "the role Storage Blob Data Contributor has it; a SAS names it in sp="
 
@@ -15,9 +17,7 @@ local CODES = {
   AccountBeingCreated = { "network", true },
   AccountIsDisabled = { "auth", false },
   AccountRequiresHttps = { "usage", false, "write https:// in the endpoint" },
-  AuthenticationFailed = {
-    "auth", false, "check the account's name, the key or token, and whether it has expired",
-  },
+  AuthenticationFailed = { "auth", false, KEYS },
   AuthorizationFailure = {
     "auth", false, "the account's firewall or its rules keep this network or identity out",
   },
@@ -39,7 +39,7 @@ local CODES = {
   Crc64Mismatch = { "corrupt", true },
   InsufficientAccountPermissions = { "auth", false },
   InternalError = { "network", true },
-  InvalidAuthenticationInfo = { "auth", false, "the token is refused" },
+  InvalidAuthenticationInfo = { "auth", false, KEYS },
   InvalidBlobOrBlock = {
     "conflict", false, "an unfinished upload of another program has this name: it goes after a week",
   },
@@ -62,6 +62,11 @@ local CODES = {
   UnauthorizedBlobOverwrite = {
     "conflict", false, "these credentials may create blobs and not replace them",
   },
+}
+
+local SILENT = {
+  AuthenticationFailed = "the store does not know who asks",
+  AuthorizationPermissionMismatch = "these credentials may not do this",
 }
 
 local MESSAGES = {
@@ -88,11 +93,12 @@ local function body_of(response)
   return root and root.name == "Error" and root or nil
 end
 
--- Microsoft's messages end with lines of request id and time.
+-- Microsoft's messages end with lines of request id and time. An answer to HEAD has none.
 local function words_of(root, code, status)
   local words = root and root:value("Message") or ""
   words = words:match("^[^\r\n]*"):gsub("%s*RequestId:.*$", ""):gsub("%.%s*$", ""):gsub("^%u%l", string.lower)
   if MESSAGES[code] then return MESSAGES[code] end
+  if words == "" then words = SILENT[code] or "" end
   if words == "" then return code ~= "" and code or ("HTTP status %d"):format(status) end
   return code ~= "" and ("%s (%s)"):format(words, code) or words
 end
@@ -115,6 +121,7 @@ end
 ---@field host string
 ---@field source string where the credentials are from
 ---@field now number
+---@field ended boolean? true when the end of the signature has passed
 ---@field dated boolean? true when what was signed holds for a time only
 
 --- The error that a response stands for.
@@ -130,7 +137,7 @@ function errors.classify(response, context)
   local skew = skew_of(response, root, code, context)
   if skew then hint = CLOCK end
   if kind == "auth" and not skew then
-    hint = hint or "the store refuses these credentials"
+    hint = context.ended and ENDED or hint or "the store refuses these credentials"
     hint = ("%s; the credentials are from %s"):format(hint, context.source)
   end
   local subject = context.key

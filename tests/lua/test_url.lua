@@ -47,6 +47,11 @@ function TestUrl.test_one_archive()
   lu.assertNil(assert(url.parse "/d.gz/x").archive)
 end
 
+-- A file's name is none, whatever is in the file.
+function TestUrl.test_files_of_secrets_are_named()
+  lu.assertEquals(url.parse("azure://c?credentials_file=/run/x").query, { credentials_file = "/run/x" })
+end
+
 function TestUrl.test_secrets_are_refused()
   for _, text in ipairs {
     "s3://b/p?secret_access_key=abc", "s3://b?session_token=x", "s3://b?password=x", "s3://b?SecretKey=x",

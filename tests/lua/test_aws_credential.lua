@@ -268,9 +268,10 @@ end
 -- --- STS ---
 
 local function sts_answer(action, id)
-  return ("<%sResponse xmlns='https://sts.amazonaws.com/doc/2011-06-15/'><%sResult><Credentials>"
+  local text = "<%sResponse xmlns='https://sts.amazonaws.com/doc/2011-06-15/'><%sResult><Credentials>"
     .. "<AccessKeyId>%s</AccessKeyId><SecretAccessKey>sec</SecretAccessKey><SessionToken>tok</SessionToken>"
-    .. "<Expiration>%s</Expiration></Credentials></%sResult></%sResponse>"):format(action, action, id, SOON, action, action)
+    .. "<Expiration>%s</Expiration></Credentials></%sResult></%sResponse>"
+  return text:format(action, action, id, SOON, action, action)
 end
 
 local WEB, ROLE = "AssumeRoleWithWebIdentity", "AssumeRole"

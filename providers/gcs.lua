@@ -31,6 +31,13 @@ local function failed(kind, op, format, ...)
   return nil, sys.error { kind = kind, op = "gcs." .. op, message = format:format(...) }
 end
 
+-- What an answer means is not known, so it is asked again.
+local function unclear(op, format, ...)
+  local _, err = failed("network", op, format, ...)
+  err.retryable = true
+  return nil, err
+end
+
 -- --- requests ---
 
 -- The address of a key's resource (nil: of the bucket's list).
@@ -73,11 +80,12 @@ end
 
 local function decode(response, r)
   local body = json.decode(response.body or "")
-  if type(body) == "table" then return body end
-  -- Whether it was done is not known, so it is asked again.
-  local _, err = failed("network", r.op, "%s: the answer is not JSON", r.key or "the bucket")
-  err.retryable = true
-  return nil, err
+  local subject = r.key or "the bucket"
+  if type(body) ~= "table" then return unclear(r.op, "%s: the answer is not JSON", subject) end
+  if body.error == nil then return body end
+  local inner = type(body.error) == "table" and body.error.message or body.error
+  return unclear(r.op, "%s: the answer of status %d has an error in it: %s", subject, response.status,
+    tostring(inner))
 end
 
 -- An answer whose body is a JSON object.
@@ -131,7 +139,10 @@ end
 function Store:stat(op, key)
   local ok, err = check_key(key)
   if not ok then return nil, err end
-  return self:send_json { op = op, path = self:path(key), key = key, query = { { "fields", FIELDS } } }
+  local object
+  object, err = self:send_json { op = op, path = self:path(key), key = key, query = { { "fields", FIELDS } } }
+  if not object then return nil, err end
+  return checks.described(object, key)
 end
 
 local function same_meta(object, meta)
@@ -195,6 +206,7 @@ function Store:get(key, range)
   if range and first >= info.size then
     return failed("usage", "get", "%s: it has %d bytes, none from %d on", key, info.size, first)
   end
+  local last = math.min(range and range[2] or info.size - 1, info.size - 1)
   local response
   response, err = self:send {
     op = "get", path = self:path(key), key = key, sink = "stream",
@@ -211,6 +223,11 @@ function Store:get(key, range)
   if range and response.status ~= 206 then
     response.stream:close()
     return failed("io", "get", "%s: a range was asked for and the whole object is sent", key)
+  end
+  local length = tonumber(response.headers["content-length"])
+  if length and length ~= last - first + 1 then
+    response.stream:close()
+    return failed("corrupt", "get", "%s: %d bytes are sent, %d expected", key, length, last - first + 1)
   end
   return response.stream, info
 end
@@ -232,7 +249,12 @@ function Store:list(prefix, token, max)
   local body, err = self:send_json { op = "list", path = self:path(), query = query, max = 16 * MiB }
   if not body then return nil, err end
   local page = {}
-  for index, object in ipairs(body.items or {}) do page[index] = info_of(object) end
+  for index, object in ipairs(body.items or {}) do
+    local ok
+    ok, err = checks.described(object)
+    if not ok then return nil, err end
+    page[index] = info_of(object)
+  end
   local following = body.nextPageToken
   if following == "" then following = nil end
   if following and following == token then
@@ -266,13 +288,14 @@ end
 
 -- The copy must have the checksum of its source.
 local function copied(object, source, key)
-  if type(object) ~= "table" then object = { name = key, size = source.size, crc32c = source.crc32c } end
+  local ok, err = checks.described(object, key)
+  if not ok then return nil, err end
   if object.size == source.size and object.crc32c == source.crc32c then return info_of(object) end
   return failed("corrupt", "copy", "%s: the copy is not what %s is", key, source.name)
 end
 
---- Copies inside of the bucket, without the bytes passing through here. how.replaces is the version
---- that `to` must have: false for none, nil for any.
+--- Copies inside of the bucket, without the bytes passing through here: in several calls where it takes
+--- the store long. how.replaces is the version that `to` must have: false for none, nil for any.
 function Store:copy(from, to, meta, how)
   local source, err = self:stat("copy", from)
   if not source then return nil, err end
@@ -288,19 +311,25 @@ function Store:copy(from, to, meta, how)
     path = self:path(from) .. "/rewriteTo" .. self:path(to):gsub("^/storage/v1", ""),
     body = json.encode(resource), headers = { ["content-type"] = "application/json" },
   }
-  local base = #query
+  -- A copy that has begun is gone on with, also by the next attempt.
+  local base, call = #query, json.encode { r.path, r.body, query }
   while true do
+    local token = self.rewrites[call]
+    query[base + 1] = token and { "rewriteToken", token }
     local body
     body, err = self:send_json(r)
+    self.rewrites[call] = body and body.rewriteToken or err and err.retryable and token or nil
     if not body then
       if err.status == 412 then return self:copied_before(resource, source, err) end
       return nil, err
     end
-    if body.done then return copied(body.resource, source, to) end
-    if not body.rewriteToken then
-      return failed("corrupt", "copy", "%s: the store stops in the middle", from)
+    if body.done then
+      self.rewrites[call] = nil
+      return copied(body.resource, source, to)
     end
-    query[base + 1] = { "rewriteToken", body.rewriteToken }
+    if not body.rewriteToken then
+      return unclear("copy", "%s: the copy is neither done nor can it be gone on with", from)
+    end
   end
 end
 
@@ -349,7 +378,8 @@ end
 function Upload:hear(response, op)
   if response.status ~= INCOMPLETE then
     local object, err = decode(response, { op = op, key = self.resource.name })
-    if object then self.object = object end
+    if object then object, err = checks.described(object, self.resource.name) end
+    self.object = object
     return object and true, err
   end
   local last = (response.headers["range"] or ""):match("^bytes=0%-(%d+)$")
@@ -362,8 +392,10 @@ end
 function Upload:ask(op, total)
   local response, err = self:send(op, ("bytes */%s"):format(total or "*"), "")
   if not response then return nil, err end
-  self.unsure = false
-  return self:hear(response, op)
+  local ok
+  ok, err = self:hear(response, op)
+  self.unsure = not ok
+  return ok, err
 end
 
 -- Sends what the session lacks of a body that begins at `first`; with `total` the object ends with it.
@@ -378,8 +410,8 @@ function Upload:send_rest(op, body, first, total, headers)
   local response, err = self:send(op, ("bytes %s/%s"):format(range, total or "*"), rest, headers)
   local ok
   if response then
-    self.unsure = false
     ok, err = self:hear(response, op)
+    self.unsure = not ok
   elseif err.status == 400 or err.status == 416 then
     -- The session may have these bytes: what has arrived twice is refused.
     ok = self:ask(op, total)
@@ -388,9 +420,7 @@ function Upload:send_rest(op, body, first, total, headers)
   if not ok then return nil, err end
   if self.object or self.stored > at then return true end
   self.unsure = true
-  local _, stuck = failed("network", op, "%s: the session takes no more bytes", self.resource.name)
-  stuck.retryable = true
-  return nil, stuck
+  return unclear(op, "%s: the session takes no more bytes", self.resource.name)
 end
 
 -- Brings a body into the session; with `total` until there is an object.
@@ -518,7 +548,7 @@ local function open(address, options, ctx)
   end
   return setmetatable({
     bucket = bucket, endpoint = endpoint, host = host, options = options, ctx = ctx,
-    credentials = credentials,
+    credentials = credentials, rewrites = {},
   }, Store)
 end
 

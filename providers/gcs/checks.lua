@@ -48,16 +48,34 @@ function checks.of_parts(parts)
   return crc, size
 end
 
---- Compares what the store says of an object with what was sent. What it does not say is not compared.
+--- What the store says of an object, if it is that: an answer of something between is not.
+---@param object any resource of the JSON API
+---@param key string? whose it must be
+---@return table? object
+---@return table? err kind network, to be asked again
+function checks.described(object, key)
+  if type(object) == "table" and type(object.name) == "string" and (not key or object.name == key)
+    and math.tointeger(tonumber(object.size)) then
+    return object
+  end
+  return nil, sys.error {
+    kind = "network", op = "gcs", retryable = true,
+    message = (key or "the bucket") .. ": the answer does not describe an object",
+  }
+end
+
+--- Compares what the store says of an object with what was sent: it must state the CRC.
 ---@param object table resource of the JSON API
 ---@param sent table {size =, crc =, md5 = base64?}
 ---@param key string for the message
 ---@return true?
 ---@return table? err kind corrupt
 function checks.object(object, sent, key)
+  local described, err = checks.described(object, key)
+  if not described then return nil, err end
   local expected = { size = tostring(sent.size), crc32c = checks.encode(sent.crc), md5Hash = sent.md5 }
   for _, name in ipairs { "size", "crc32c", "md5Hash" } do
-    local found = object[name]
+    local found = object[name] or name ~= "md5Hash" and "none" or nil
     if found and expected[name] and tostring(found) ~= expected[name] then
       return nil, sys.error {
         kind = "corrupt", op = "gcs", retryable = true,

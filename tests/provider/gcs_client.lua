@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- gcs_client.lua - the half of test_gcs_client.py that is lunark's: `luarun gcs_client.lua write|read FILE`.
--- FILE is JSON, a list of {key, size, meta}. An object's bytes are made from its key. What is there is printed
--- as JSON, a list of {key, size, sha256, meta} in the store's order.
+-- FILE is JSON, a list of {key, size, meta}. An object's bytes are made from its key. What is there is
+-- printed as JSON, a list of {key, size, sha256, meta} in the store's order.
 local crypto = require "lunark.crypto"
 local json = require "lunark.json"
 local store = require "lunark.store"
@@ -36,7 +36,8 @@ for info, err in s:list() do
   assert(info, err)
   local body <close> = assert(s:get(info.key))
   found[#found + 1] = {
-    key = info.key, size = info.size, sha256 = body:hash { "sha256" }.sha256, meta = assert(s:head(info.key)).meta,
+    key = info.key, size = info.size, sha256 = body:hash { "sha256" }.sha256,
+    meta = assert(s:head(info.key)).meta,
   }
 end
 io.stdout:write(json.encode(found), "\n")

@@ -2,6 +2,7 @@
 -- gcs_faults.lua - providers/gcs.lua against a server that answers as a script says, perhaps in front of a
 -- real one. Run by test_gcs_faults.py: `luarun gcs_faults.lua CASE`, which prints what became of it.
 local crypto = require "lunark.crypto"
+local http = require "lunark.http"
 local json = require "lunark.json"
 local store = require "lunark.store"
 local stream = require "lunark.core.stream"
@@ -24,6 +25,14 @@ local function noise(size)
   return text:rep(size // #text + 1):sub(1, size)
 end
 
+-- Waits for a silent server for a moment only.
+local function impatient()
+  s.inner.ctx.http = setmetatable({ request = function(request)
+    request.idle_timeout = 0.5
+    return http.request(request)
+  end }, { __index = http })
+end
+
 -- Uploads, and reads back what is there then.
 local function upload(size, more)
   local body = noise(size)
@@ -42,6 +51,17 @@ local cases = {
   exclusive = function() return s:put("key", "the body", { a = "1" }, { exclusive = true }) end,
   head = function() return s:head("key") end,
   get = function() return s:get("key") end,
+  text = function()
+    impatient()
+    local body, err = s:get("key")
+    if not body then return nil, err end
+    local held <close> = body
+    return held:read_all(MiB)
+  end,
+  stalled = function()
+    impatient()
+    return upload(3 * MiB + 5)
+  end,
   list = function() return s:page("") end,
   delete = function() return s:delete("key") end,
   delete_many = function() return s:delete { "a", "b", "c" } end,

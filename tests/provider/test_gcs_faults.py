@@ -130,6 +130,29 @@ class Requests(Scripted):
             result, _ = self.run_case("list", [{"match": {"method": "GET"}, "status": 200, "body": body}])
             self.assertTrue(result["ok"], "asked again")
 
+    def test_answers_that_describe_nothing(self):
+        """Status 200 is no success by itself."""
+        inner = json.dumps({"error": {"code": 503, "message": "Backend Error", "errors": []}})
+        stored = json.loads(resource())
+        for case, method, count in (("put", "POST", 2), ("head", "GET", 3), ("list", "GET", 2), ("copy", "POST", 3)):
+            for body in (inner, '{"error":"busy"}', "[]", json.dumps(stored | {"name": "other"}), '{"items":[{}]}'):
+                if case == "list" and "items" not in body and "error" not in body:
+                    continue
+                with self.subTest(case, body=body):
+                    path = "rewriteTo" if case == "copy" else "alt=json|fields|uploadType"
+                    steps = [dict(answer(200), body=body, match={"method": method, "path": path})]
+                    if case == "head":
+                        steps.append(dict(answer(200), body=resource(), match={"method": "GET"}))
+                    result, seen = self.run_case(case, steps)
+                    self.assertTrue(result["ok"], result)
+                    self.assertGreaterEqual(len(self.matching(seen, method)), min(count, 2))
+
+    def test_object_without_a_checksum(self):
+        stored = json.loads(resource())
+        del stored["crc32c"]
+        result, _ = self.run_case("put", [dict(answer(200), body=json.dumps(stored), match={"method": "POST"})])
+        self.assertTrue(result["ok"], "sent again")
+
     def test_a_page_that_leads_to_itself(self):
         result, _ = self.run_case("list", [dict(answer(200), body='{"nextPageToken":"x"}', times=0)], upstream=False)
         self.assertTrue(result["ok"], "an empty page is one")
@@ -150,6 +173,21 @@ class Requests(Scripted):
         self.assertTrue(result["ok"], result)
         self.assertRegex(self.matching(seen, "GET", "alt=media")[1]["path"], "generation=8")
 
+    def read(self, **media):
+        result, _ = self.run_case("text", [
+            dict(answer(200), body=resource(), match={"method": "GET", "path": "fields="}, times=0),
+            {"match": {"method": "GET", "path": "alt=media"}, "status": 200, "times": 0, **media}], upstream=False)
+        return result["ok"] or result["kind"]
+
+    def test_bodies_that_end_early(self):
+        self.assertIs(self.read(body="the body"), True)
+        self.assertEqual(self.read(body="the body", close_after=3), "network")
+        self.assertEqual(self.read(body="the body", reset_after=3), "network")
+        self.assertEqual(self.read(body="the body", stall_after=3), "timeout")
+        self.assertEqual(self.read(body="the bo", length=8), "network")
+        self.assertEqual(self.read(body="the bo"), "corrupt")
+        self.assertEqual(self.read(body="the body, and more"), "corrupt")
+
     def test_settings(self):
         _, seen = self.run_case("settings", [])
         made = self.matching(seen, "POST", "uploadType=")
@@ -160,16 +198,24 @@ class Requests(Scripted):
         self.assertEqual({self.header(one, "x-goog-user-project") for one in seen}, {"payer"})
 
 
+def source_of():
+    return resource(name="faults/from")
+
+
+def copy_of(**more):
+    return resource(name="faults/to", **more)
+
+
 class Copies(Scripted):
     program, upstream = "tests/provider/gcs_faults.lua", "fakegcs"
     SOURCE = {"match": {"method": "GET"}, "times": 1, **answer(200)}
 
     def test_versions(self):
         for status, ok in ((412, False), (200, True)):
-            done = json.dumps({"done": True, "resource": json.loads(resource())})
+            done = json.dumps({"done": True, "resource": json.loads(copy_of())})
             result, seen = self.run_case("latest", [
-                dict(self.SOURCE, body=resource()), answer(status, match={"method": "POST"}, body=done),
-                dict(self.SOURCE, body=resource(crc32c="AAAAAA=="))], upstream=False)
+                dict(self.SOURCE, body=source_of()), answer(status, match={"method": "POST"}, body=done),
+                dict(self.SOURCE, body=copy_of(crc32c="AAAAAA=="))], upstream=False)
             self.assertEqual((result["ok"], result.get("kind")), (ok, None if ok else "conflict"))
             self.assertRegex(self.matching(seen, "POST")[0]["path"], "&ifGenerationMatch=5(&|$)")
 
@@ -182,8 +228,8 @@ class Copies(Scripted):
     def test_many_calls(self):
         rewrite = {"method": "POST", "path": "rewriteTo"}
         more = answer(200, match=rewrite, body=json.dumps({"done": False, "rewriteToken": "t/1"}))
-        done = answer(200, match=rewrite, body=json.dumps({"done": True, "resource": json.loads(resource())}))
-        source = dict(self.SOURCE, body=resource())
+        done = answer(200, match=rewrite, body=json.dumps({"done": True, "resource": json.loads(copy_of())}))
+        source = dict(self.SOURCE, body=source_of())
         result, seen = self.run_case("copy_only", [source, dict(more), dict(more), done], upstream=False)
         self.assertTrue(result["ok"], result)
         calls = self.matching(seen, "POST", "rewriteTo")
@@ -191,23 +237,34 @@ class Copies(Scripted):
         for one in calls:
             self.assertRegex(one["path"], "ifSourceGenerationMatch=7.*ifGenerationMatch=0")
 
+    def test_call_that_fails_in_the_middle(self):
+        rewrite = {"method": "POST", "path": "rewriteTo"}
+        more = answer(200, match=rewrite, body=json.dumps({"done": False, "rewriteToken": "t/1"}))
+        done = answer(200, match=rewrite, body=json.dumps({"done": True, "resource": json.loads(copy_of())}))
+        result, seen = self.run_case("copy_only", [
+            dict(self.SOURCE, body=source_of(), times=0), more, dict(answer(503), match=rewrite, times=2),
+            done], upstream=False)
+        self.assertTrue(result["ok"], result)
+        self.assertEqual(["rewriteToken=t%2F1" in one["path"] for one in self.matching(seen, "POST")],
+                         [False, True, True, True])
+
     def test_done_before_its_answer_was_lost(self):
         result, _ = self.run_case("copy_only", [
-            dict(self.SOURCE, body=resource()), dict(answer(412, "conditionNotMet"), match={"method": "POST"}),
-            dict(self.SOURCE, body=resource(metadata={"of": "from"}))], upstream=False)
+            dict(self.SOURCE, body=source_of()), dict(answer(412, "conditionNotMet"), match={"method": "POST"}),
+            dict(self.SOURCE, body=copy_of(metadata={"of": "from"}))], upstream=False)
         self.assertTrue(result["ok"], result)
 
     def test_somebody_else_was_there(self):
-        for there in (resource(metadata={"of": "another"}), resource(crc32c="AAAAAA==", metadata={"of": "from"})):
+        for there in (copy_of(metadata={"of": "another"}), copy_of(crc32c="AAAAAA==", metadata={"of": "from"})):
             result, _ = self.run_case("copy_only", [
-                dict(self.SOURCE, body=resource()), dict(answer(412, "conditionNotMet"), match={"method": "POST"}),
+                dict(self.SOURCE, body=source_of()), dict(answer(412, "conditionNotMet"), match={"method": "POST"}),
                 dict(self.SOURCE, body=there)], upstream=False)
             self.assertEqual(result.get("kind"), "conflict", result)
 
     def test_copy_that_is_another(self):
-        wrong = json.dumps({"done": True, "resource": json.loads(resource(crc32c="AAAAAA=="))})
+        wrong = json.dumps({"done": True, "resource": json.loads(copy_of(crc32c="AAAAAA=="))})
         result, _ = self.run_case("copy_only", [
-            dict(self.SOURCE, body=resource()), answer(200, match={"method": "POST"}, body=wrong)], upstream=False)
+            dict(self.SOURCE, body=source_of()), answer(200, match={"method": "POST"}, body=wrong)], upstream=False)
         self.assertEqual(result.get("kind"), "corrupt", result)
 
 
@@ -249,6 +306,20 @@ class Uploads(Scripted):
                 result, seen = self.run_case("upload", [dict(fault, match=self.SECOND, times=2)])
                 self.assertTrue(result["ok"], result)
                 self.assertIn("bytes */*", self.ranges(seen))
+
+    def test_server_that_stalls(self):
+        for match in (self.SECOND, self.LAST, {"method": "POST"}):
+            with self.subTest(str(match)):
+                result, _ = self.run_case("stalled", [dict(match=match, hold=30)])
+                self.assertTrue(result["ok"], result)
+                self.assertLess(self.seconds, 20)
+
+    def test_answers_that_describe_nothing(self):
+        for body in ('{"error":{"code":503,"message":"Backend Error"}}', "{}", "<html>"):
+            with self.subTest(body):
+                result, seen = self.run_case("upload", [dict(answer(200), body=body, match=self.LAST)])
+                self.assertTrue(result["ok"], result)
+                self.assertIn("bytes */3145733", self.ranges(seen))
 
     def test_chunk_whose_answer_is_lost(self):
         result, seen = self.run_case("upload", [dict(match=self.SECOND, forward=True, drop=True)])

@@ -177,6 +177,10 @@ function http.request(options)
   end
   local headers = copy_headers(options.headers)
   local url = with_query(options.url, options.query)
+  if url:find("%00", 1, true) then
+    local message = url:gsub("%?.*$", "") .. ": a name can't hold a byte of value 0"
+    return nil, sys.error { kind = "usage", op = "http.request", message = message }
+  end
   if options.sign then
     local signed, more = sign(options, url, headers)
     if not signed then return nil, more end
@@ -187,6 +191,41 @@ function http.request(options)
     if not OWN[key] then plain[key] = value end
   end
   return core.request(plain)
+end
+
+--- The value of `authorization` for a name and a password (RFC 7617).
+---@param user string
+---@param password string|lunark.secret
+---@return lunark.secret
+function http.basic(user, password)
+  local text = type(password) == "string" and password or password:reveal()
+  return sys.secret("Basic " .. crypto.base64(user .. ":" .. text))
+end
+
+local KINDS = {
+  [401] = "auth", [403] = "auth", [404] = "not_found", [408] = "timeout", [409] = "conflict", [410] = "not_found",
+  [412] = "conflict", [416] = "usage", [429] = "throttled",
+}
+
+--- What a status means where a service says no more than that: a response below 300 as it is, else an error.
+--- Statuses that pass (408, 423, 429, 5xx but 501, 505, 507) are `retryable`.
+---@param what string what was asked for, for the message: "PUT a/key"
+---@param response lunark.http.Response? nil: the error that comes with it is handed on
+---@param err table?
+---@return lunark.http.Response?
+---@return table? err with `status`, and `retry_after` where the service says so
+function http.check(what, response, err)
+  local status = response and response.status
+  if not response or status < 300 then return response, err end
+  local lasting = status == 501 or status == 505 or status == 507
+  err = sys.error {
+    kind = KINDS[status] or "io", op = "http", status = status, request_id = response.request_id,
+    retryable = status >= 500 and not lasting or status == 408 or status == 423 or status == 429,
+    message = ("%s: the server answered %d"):format(what, status),
+    hint = KINDS[status] == "auth" and "check the credentials, and what they permit" or nil,
+  }
+  err.retry_after = tonumber(response.headers["retry-after"])
+  return nil, err
 end
 
 return http

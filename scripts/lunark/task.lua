@@ -197,4 +197,13 @@ function Queue:finish()
   self.changed:wake()
 end
 
+--- What is to be done when a block is left, however it ends: `local _ <close> = task.finally(fn)`. It
+--- may park: cancellation is held back meanwhile.
+---@param fn fun()
+---@param deadline number? seconds, 20
+---@return table to-be-closed
+function M.finally(fn, deadline)
+  return setmetatable({}, { __close = function() M.shield(fn, deadline) end })
+end
+
 return M

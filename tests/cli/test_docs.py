@@ -2,15 +2,14 @@
 """The examples of docs/policies.md and docs/providers.md, taken out of them and run as they stand."""
 import glob
 import gzip
-import http.server
-import json
 import os
 import re
+import shutil
 import sys
-import threading
-import urllib.parse
+import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import servers  # noqa: E402
 from harness import ROOT, Case, describe, main, make_tree  # noqa: E402
 
 
@@ -19,52 +18,14 @@ def examples(name):
         return re.findall(r"```lua\n(.*?)```", file.read(), re.S)
 
 
-class Web(http.server.BaseHTTPRequestHandler):
-    """The server that the provider of docs/providers.md speaks with."""
-    protocol_version = "HTTP/1.1"
-
-    def answer(self, status, body=b"", headers=()):
-        self.send_response(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def refused(self):
-        if self.headers["authorization"] == "sesame":
-            return False
-        self.close_connection = True
-        self.answer(403)
-        return True
-
-    def do_PUT(self):
-        if self.refused():
-            return
-        body = self.rfile.read(int(self.headers["content-length"]))
-        meta = [(k, v) for k, v in self.headers.items() if k.lower().startswith("x-meta-")]
-        self.server.objects[urllib.parse.unquote(self.path[1:])] = (body, meta)
-        self.answer(201)
-
-    def do_GET(self):
-        path, _, query = self.path[1:].partition("?")
-        if self.refused():
-            return
-        if query:
-            prefix = urllib.parse.parse_qs(query, keep_blank_values=True)["prefix"][0]
-            found = [{"key": key, "size": len(body)} for key, (body, _) in sorted(self.server.objects.items())
-                     if key.startswith(prefix)]
-            self.answer(200, json.dumps(found).encode())
-        elif urllib.parse.unquote(path) in self.server.objects:
-            self.answer(200, *self.server.objects[urllib.parse.unquote(path)])
-        else:
-            self.answer(404)
-
-    do_HEAD = do_GET
-
-    def log_message(self, *_):
-        pass
+FAILS = """
+return require "lunark.policy" {
+  api = 1, name = "dump", summary = "a program that fails", needs = { exec = { "sh" } },
+  backup = function(job)
+    job:save("dump", { program = { "sh", "-c", "head -c 3000000 /dev/urandom; exit 3" }, suffix = ".bin" })
+  end,
+}
+"""
 
 
 class Policies(Case):
@@ -95,33 +56,48 @@ class Policies(Case):
 
 
 class Providers(Case):
-    def setUp(self):
-        super().setUp()
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
-        self.server.objects = {}
-        thread = threading.Thread(target=self.server.serve_forever)
-        thread.start()
-        self.addCleanup(lambda: (self.server.shutdown(), thread.join(), self.server.server_close()))
-        self.env = {"LUNARK_PATH": self.path("mine"), "WEB_TOKEN": "sesame"}
-        self.url = f"web://127.0.0.1:{self.server.server_port}/some/where"
-
     def test_the_contract_loads(self):
         self.write("mine/providers/example.lua", examples("providers.md")[0])
-        failed = self.lunark("list", "example://host/x", status=2, env=self.env)
+        failed = self.lunark("list", "example://host/x", status=2, env={"LUNARK_PATH": self.path("mine")})
         self.assertIn("endpoint is missing", failed.stderr)
         self.assertIn("EXAMPLE_ENDPOINT", failed.stderr)
 
-    def test_a_small_one(self):
-        self.write("mine/providers/web.lua", examples("providers.md")[-1])
+    def test_webdav_with_every_verb(self):
+        running = servers.Servers(self.path())
+        self.addCleanup(running.stop)
+        try:
+            running.webdav()
+        except servers.Unavailable as reason:
+            raise unittest.SkipTest(str(reason)) from reason
+        code = examples("providers.md")[-1]
+        self.assertLess(len([line for line in code.splitlines() if line.strip() and not line.strip().startswith("--")]), 100)
+        self.write("mine/providers/webdav.lua", code)
+        env = {name: running.env[name] for name in ("WEBDAV_USER", "WEBDAV_PASSWORD")}
+        env["LUNARK_PATH"] = self.path("mine")
+        url, data = running.env["LUNARK_TEST_WEBDAV_URL"] + "/some/where", running.env["LUNARK_TEST_WEBDAV_DATA"]
         tree = make_tree(self.path("src"), files=40, big=1 << 20)
-        self.lunark("backup", "files", tree, "--to", self.url, env=self.env)
-        self.assertIn("some/where/src/src-latest.tar.gz", self.server.objects)
-        self.assertIn(" ok ", self.lunark("list", self.url, env=self.env).stdout)
-        self.lunark("restore", "--from", self.url, "--into", self.path("into"), env=self.env)
+        self.lunark("backup", "files", tree, "--to", url, env=env)
+        stored = sorted(os.listdir(os.path.join(data, "some/where/src")))
+        self.assertEqual(["manifest.json", "tar.gz", "tar.gz"], sorted(name.split(".", 1)[1] for name in stored if name[0] != "."))
+        self.assertFalse([name for name in stored if name.endswith(".tmp")])
+        with gzip.open(os.path.join(data, "some/where/src/src-latest.tar.gz")) as file:
+            self.assertIn(b"ustar", file.read(512))
+        self.assertIn(" ok ", self.lunark("list", url, env=env).stdout)
+        self.lunark("restore", "--from", url, "--into", self.path("into"), env=env)
         self.assertEqual(describe(tree), describe(self.path("into") + tree))
-        refused = self.lunark("list", self.url, status=3, env={**self.env, "WEB_TOKEN": "wrong"})
-        self.assertIn("answered 403", refused.stderr)
-        self.assertNotIn("wrong", refused.stderr)
+        # Any client writes there, and is read.
+        os.makedirs(os.path.join(data, "some/other/n"), exist_ok=True)
+        shutil.copy(os.path.join(data, "some/where/src/src-latest.tar.gz"),
+                    os.path.join(data, "some/other/n/n-2026-01-31T020000Z.tar.gz"))
+        self.assertIn("unverified", self.lunark("list", url.replace("where", "other"), env=env).stdout)
+        refused = self.lunark("list", url, status=3, env={**env, "WEBDAV_PASSWORD": "a wrong word"})
+        self.assertIn("answered 401", refused.stderr)
+        self.assertIn("credentials", refused.stderr)
+        self.assertNotIn("a wrong word", refused.stderr)
+        # A program that fails leaves nothing behind.
+        self.write("mine/policies/dump.lua", FAILS)
+        self.lunark("backup", "dump", "--to", url, status=1, env=env)
+        self.assertFalse(glob.glob(os.path.join(data, "some/where/dump/*")))
 
 
 if __name__ == "__main__":

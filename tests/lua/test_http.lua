@@ -298,4 +298,39 @@ function TestHttp.testMisuse()
   misuse("resolve", { url = "http://127.0.0.1:1/", resolve = { 1 } })
 end
 
+function TestHttp.test_check()
+  local function checked(status, headers)
+    return http.check("GET a/key", { status = status, headers = headers or {}, request_id = "r" })
+  end
+  lu.assertEquals(checked(206).status, 206)
+  local kinds = {
+    [301] = "io", [400] = "io", [401] = "auth", [403] = "auth", [404] = "not_found", [409] = "conflict",
+    [412] = "conflict", [416] = "usage", [429] = "throttled", [500] = "io", [501] = "io", [503] = "io",
+  }
+  local passing = { [429] = true, [500] = true, [503] = true }
+  for status, kind in pairs(kinds) do
+    local none, err = checked(status, { ["retry-after"] = "7" })
+    lu.assertNil(none)
+    lu.assertEquals({ err.kind, err.status, err.request_id, err.retry_after }, { kind, status, "r", 7 })
+    lu.assertEquals(err.message, ("GET a/key: the server answered %d"):format(status))
+    lu.assertEquals(err.retryable, passing[status] or false)
+  end
+  local none, err = http.check("GET x", nil, "what was before")
+  lu.assertNil(none)
+  lu.assertEquals(err, "what was before")
+end
+
+function TestHttp.test_basic()
+  local made = http.basic("Aladdin", sys.secret "open sesame") -- RFC 7617
+  lu.assertEquals(tostring(made), "***")
+  lu.assertEquals(made:reveal(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")
+end
+
+function TestHttp.test_a_byte_of_value_0_is_in_no_name()
+  local none, err = http.request { url = "http://127.0.0.1:1/a%00b?x=1" }
+  lu.assertNil(none)
+  lu.assertEquals(err.kind, "usage")
+  lu.assertStrContains(err.message, "/a%00b: a name can't hold a byte of value 0")
+end
+
 return { TestHttp = TestHttp }

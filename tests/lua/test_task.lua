@@ -503,4 +503,24 @@ function TestTask.test_thousands_of_tasks()
   lu.assertEquals(sum, 3000 * 3001 // 2)
 end
 
+function TestTask.test_finally()
+  local done = 0
+  do
+    local _ <close> = task.finally(function() done = done + 1 end)
+    lu.assertEquals(done, 0)
+  end
+  lu.assertEquals(done, 1)
+  local t = task.spawn(function()
+    local _ <close> = task.finally(function()
+      task.sleep(0.01)
+      done = done + 1
+    end)
+    sleeper()
+  end)
+  task.sleep(0)
+  task.cancel(t, "enough")
+  lu.assertFalse((task.join(t)))
+  lu.assertEquals(done, 2)
+end
+
 return { TestTask = TestTask }

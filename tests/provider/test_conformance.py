@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The conformance suite (conformance.lua) on every kind of store: a directory, and real servers of each service.
+"""The conformance suite (conformance.lua) on every kind of store: directories, real servers of each service, and the
+provider that docs/providers.md has as its example.
 
 Prints what each run prints, and one closing line `N passed, N failed, N skipped` for all."""
 import os
@@ -49,21 +50,47 @@ def run(title, argv, env):
     return passed, max(total - passed, 1 if child.returncode else 0), 0
 
 
+def directories():
+    """On the disk, behind a link, in memory."""
+    results = []
+    for title, base in (("a directory", None), ("a directory in memory", "/dev/shm")):
+        if base and not os.path.isdir(base):
+            print(f"{title}: skipped, there is no {base}")
+            results.append((0, 0, 1))
+            continue
+        scratch = tempfile.mkdtemp(prefix="lunark-conformance-", dir=base)
+        try:
+            results.append(run(title, SUITE, {"LUNARK_TEST_STORE": os.path.join(scratch, "store")}))
+            if not base:
+                link = os.path.join(scratch, "link to a store")
+                os.mkdir(os.path.join(scratch, "real"))
+                os.symlink("real", link)
+                results.append(run("a link to a directory", SUITE, {"LUNARK_TEST_STORE": link}))
+        finally:
+            shutil.rmtree(scratch)
+    return results
+
+
+def webdav():
+    """The example of the documentation, from a script directory."""
+    with open("docs/providers.md", encoding="utf-8") as file:
+        code = re.findall(r"```lua\n(.*?)```", file.read(), re.S)[-1]
+    with tempfile.TemporaryDirectory(prefix="lunark-conformance-") as scratch:
+        os.mkdir(os.path.join(scratch, "providers"))
+        with open(os.path.join(scratch, "providers", "webdav.lua"), "w", encoding="utf-8") as file:
+            file.write(code)
+        command = 'LUNARK_TEST_STORE="$LUNARK_TEST_WEBDAV_URL/some/pre%20fix" exec "$@"'
+        env = {"LUNARK_PATH": scratch, "LUNARK_TEST_WRONG": "password=wrong"}
+        return run("webdav", [SERVER, "webdav", "--", "sh", "-c", command, "sh", *SUITE], env)
+
+
 def main():
     os.chdir(ROOT)
     if not os.path.exists(LUARUN):
         print(f"{LUARUN} is not there: make tests\n0 passed, 1 failed")
         return 1
-    results = []
-    scratch = tempfile.mkdtemp(prefix="lunark-conformance-")
-    try:
-        results.append(run("a directory", SUITE, {"LUNARK_TEST_STORE": os.path.join(scratch, "store")}))
-        link = os.path.join(scratch, "link to a store")
-        os.mkdir(os.path.join(scratch, "real"))
-        os.symlink("real", link)
-        results.append(run("a link to a directory", SUITE, {"LUNARK_TEST_STORE": link}))
-    finally:
-        shutil.rmtree(scratch)
+    results = directories()
+    results.append(webdav())
     wrong = "access_key_id=lunarktestaccess,secret_access_key=this+is/not=it"
     for server in ("versitygw", "moto", "minio"):
         env = {"LUNARK_TEST_STORE": "s3://lunark-test/some/pre%20fix", "LUNARK_TEST_WRONG": wrong}

@@ -3,7 +3,7 @@
 """Test servers, ended by pid whatever happens. As a module: class Servers. As a command, tests/support/server:
 runs a command beside a server.
 
-    tests/support/server versitygw|moto|minio|fakegcs|gcsemulator|azurite [OPTIONS] -- COMMAND...
+    tests/support/server versitygw|moto|minio|fakegcs|gcsemulator|azurite|webdav [OPTIONS] -- COMMAND...
     tests/support/server faulty [OPTIONS] -- COMMAND...
 
 Everything listens on a free port of 127.0.0.1 and keeps its data in a scratch folder that is removed. COMMAND's exit
@@ -41,6 +41,7 @@ import xml.etree.ElementTree as xml
 from azurite_server import AzuriteServers
 from gcs_server import GcsServers
 from minio_server import MinioServers
+from webdav_server import WebdavServers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CACHE = os.environ.get("LUNARK_CACHE") or os.path.join(
@@ -48,7 +49,7 @@ CACHE = os.environ.get("LUNARK_CACHE") or os.path.join(
 GATEWAY = os.path.join(CACHE, "versitygw-1.8.0", "versitygw")
 MOTO = os.path.join(CACHE, "moto-5.2.5", "bin", "moto_server")
 ACCESS, SECRET, REGION = "lunarktestaccess", "lunark/test+secret=key", "us-east-1"
-STORES = ("versitygw", "moto", "minio", "fakegcs", "gcsemulator", "azurite")
+STORES = ("versitygw", "moto", "minio", "fakegcs", "gcsemulator", "azurite", "webdav")
 UNAVAILABLE = 77
 
 
@@ -77,7 +78,7 @@ def make_available(path, name):
         raise Unavailable(f"{name} is not here and could not be made (tests/support/tools.sh says why)")
 
 
-class Servers(MinioServers, GcsServers, AzuriteServers):
+class Servers(MinioServers, GcsServers, AzuriteServers, WebdavServers):
     """The children, in the order of their start; stop() ends them by pid, last first."""
     cache, unavailable = CACHE, Unavailable
     port, need, clean = staticmethod(free_port), staticmethod(make_available), staticmethod(clean_environment)

@@ -256,7 +256,7 @@ const char *lk_process_captured(struct lk_process *process, bool errors, size_t 
                                 bool *truncated)
 {
     struct lk_exec_output *output = &process->output[errors ? ERR : OUT];
-    if (output->mode != LK_EXEC_CAPTURE)
+    if (!output->kept)
         return NULL;
     *truncated = output->tail.truncated;
     return lk_tail_text(&output->tail, len);

@@ -45,6 +45,7 @@ struct lk_exec_options {
     struct lk_stream *stream; /* of LK_EXEC_STREAM; taken over in every case. If it fails, the
                                  program is ended before it sees the end of its input */
     size_t capture_max;       /* bytes; 0 = 1 MiB */
+    size_t log_max;           /* bytes that LK_EXEC_LOG keeps for lk_process_captured; 0 = none */
     size_t chunk_size;        /* of output streams; 0 = 1 MiB */
     uint64_t timeout_ms;      /* 0 = none */
     uint64_t grace_ms;        /* between TERM and KILL */
@@ -84,7 +85,8 @@ const struct lk_exec_result *lk_process_result(const struct lk_process *process)
 int lk_process_status(struct lk_process *process, struct lk_error *err);
 /* True if nobody will ever know how it ended: *err says why. Only after the end. */
 bool lk_process_lost(const struct lk_process *process, struct lk_error *err);
-/* What LK_EXEC_CAPTURE kept, NUL-terminated; NULL for other modes. Only after the end. */
+/* What LK_EXEC_CAPTURE, or LK_EXEC_LOG with log_max, kept, NUL-terminated; else NULL. Only after the
+ * end. */
 const char *lk_process_captured(struct lk_process *process, bool errors, size_t *len,
                                 bool *truncated);
 

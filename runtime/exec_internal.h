@@ -27,6 +27,7 @@ struct lk_exec_output {
     struct lk_stream *stream; /* until it was ended */
     struct lk_stream *handed; /* the consumer's reference, until it is fetched */
     struct lk_tail tail;
+    bool kept;              /* the tail is handed out */
     struct lk_lines *lines; /* of LK_EXEC_LOG */
 };
 

@@ -182,13 +182,16 @@ static struct lk_timer timer_for(struct lk_process *process, void (*expired)(str
     return (struct lk_timer){.expired = expired, .arg = process};
 }
 
-static int prepare_output(struct lk_exec_output *output, enum lk_exec_io mode, size_t capture_max)
+static int prepare_output(struct lk_exec_output *output, enum lk_exec_io mode,
+                          const struct lk_exec_options *options)
 {
+    size_t capture = options->capture_max > 0 ? options->capture_max : CAPTURE_MAX;
+    size_t words = options->log_max > WORDS_MAX ? options->log_max : WORDS_MAX;
+
     output->mode = mode;
-    if (mode == LK_EXEC_CAPTURE)
-        lk_tail_init(&output->tail, capture_max > 0 ? capture_max : CAPTURE_MAX);
-    else if (mode == LK_EXEC_LOG)
-        lk_tail_init(&output->tail, WORDS_MAX);
+    output->kept = mode == LK_EXEC_CAPTURE || (mode == LK_EXEC_LOG && options->log_max > 0);
+    if (mode == LK_EXEC_CAPTURE || mode == LK_EXEC_LOG)
+        lk_tail_init(&output->tail, mode == LK_EXEC_LOG ? words : capture);
     if (mode != LK_EXEC_LOG)
         return 0;
     output->lines = calloc(1, sizeof *output->lines);
@@ -233,7 +236,7 @@ static struct lk_process *make_process(struct lk_exec *exec, const struct lk_exe
         process->output[i].process = process;
         process->output[i].watch.fd = -1;
         ready = prepare_output(&process->output[i], i == OUT ? options->output : options->errors,
-                               options->capture_max) == 0 &&
+                               options) == 0 &&
                 ready;
     }
     if (ready)

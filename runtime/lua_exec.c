@@ -212,7 +212,8 @@ static void read_options(lua_State *L, struct lk_exec_options *options)
 {
     static const char *const keys[] = {"env",   "clean_env",   "cwd",    "user",        "group",
                                        "stdin", "stdout",      "stderr", "capture_max", "timeout",
-                                       "grace", "allow_empty", "ok",     "log_prefix",  NULL};
+                                       "grace", "allow_empty", "ok",     "log_prefix",  "log_max",
+                                       NULL};
     memset(options, 0, sizeof *options);
     if (!lua_istable(L, 1))
         lk_misuse(L, "exec.start", "expected a table of arguments and options, got %s",
@@ -232,6 +233,7 @@ static void read_options(lua_State *L, struct lk_exec_options *options)
     options->output = read_output(L, "stdout", LK_EXEC_CAPTURE);
     options->errors = read_output(L, "stderr", LK_EXEC_LOG);
     options->capture_max = (size_t)lk_opt_integer(L, 1, "capture_max", 1, CAPTURE_LIMIT, 1 << 20);
+    options->log_max = (size_t)lk_opt_integer(L, 1, "log_max", 1, CAPTURE_LIMIT, 0);
     options->timeout_ms = lk_opt_milliseconds(L, 1, "timeout", 0);
     options->grace_ms = lk_opt_milliseconds(L, 1, "grace", 10);
     read_input(L, options);

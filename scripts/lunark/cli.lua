@@ -69,7 +69,7 @@ end
 
 -- True when a text has a name in it that is not a part of a longer word.
 local function mentions(text, name)
-  return (" " .. text .. " "):find("%W" .. name:gsub("%W", "%%%0") .. "%W") ~= nil
+  return (" " .. text .. " "):find("[^%w_-]" .. name:gsub("%W", "%%%0") .. "[^%w_-]") ~= nil
 end
 
 -- Errors for people: one line with the name of the command, a second one with what to do.

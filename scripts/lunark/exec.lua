@@ -17,6 +17,7 @@ local exec = {}
 ---@field stdout string? "capture" (default), "stream", "log", "null" or "inherit"
 ---@field stderr string? the same, or "stdout"; default "log"
 ---@field capture_max integer? bytes that "capture" keeps of the end, default 1 MiB
+---@field log_max integer? bytes that "log" keeps of the end, too, for the result; default none
 ---@field timeout number? seconds until it is ended, default none
 ---@field grace number? seconds between TERM and KILL, default 10
 ---@field allow_empty boolean? a stream without a byte is no failure
@@ -28,8 +29,8 @@ local exec = {}
 ---@field signal integer? what ended it
 ---@field timed_out boolean
 ---@field left_open boolean a process that it left behind kept its pipes open for 5 s and was ended
----@field stdout string? of "capture"
----@field stderr string? of "capture"
+---@field stdout string? of "capture", and of "log" with log_max
+---@field stderr string? the same
 ---@field truncated boolean the beginning of what was captured is gone
 ---@field seconds number
 

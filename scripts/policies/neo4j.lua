@@ -32,13 +32,9 @@ local function prepare(job, database, dir)
   return ok and run, err
 end
 
-local function nothing(job, database, code, stale)
-  return job:error {
-    kind = "exit", code = code,
-    message = ("neo4j-admin ended with status %d and left no backup of %s%s"):format(code, database,
-      stale and ": what is there is of an earlier run" or ""),
-    hint = "is there such a database on the server?",
-  }
+local function nothing(run, producer, stale)
+  return tool.left_nothing(run, producer,
+    stale and "wrote nothing: what is there is of an earlier run" or "left no backup of " .. run.database)
 end
 
 -- The files of a chain that ends with the newest artifact: back to the last full one.
@@ -97,7 +93,7 @@ local function backup4(job, run)
   end
   local files = fs.readdir(path)
   if not files or #files == 0 or not folder.changed(old, folder.snapshot(path)) then
-    return nil, nothing(job, run.database, producer.code, files ~= nil and #files > 0)
+    return nil, nothing(run, producer, files ~= nil and #files > 0)
   end
   local recovered = job.options.prepare_restore ~= false
   save(job, run, producer, { { path = path, name = "backups/" .. run.database } }, { recovered = recovered })
@@ -140,7 +136,7 @@ local function backup5(job, run)
   if not producer then
     return nil, err
   elseif #new_artifacts(run.dir, run.database, old) == 0 then
-    return nil, nothing(job, run.database, producer.code, #old > 0)
+    return nil, nothing(run, producer, #old > 0)
   end
   save_chain(job, run, producer)
   return true
@@ -205,7 +201,7 @@ local function backup_matching(job, pattern, dir, done)
   if not producer then
     job:fail(pattern, err)
   elseif #names == 0 then
-    job:fail(pattern, nothing(job, "any database like " .. pattern, producer.code))
+    job:fail(pattern, nothing(run, producer))
   elseif not four then
     for _, name in ipairs(names) do
       if not done[name] then

@@ -237,6 +237,17 @@ function TestExec.test_capture_is_bounded()
   lu.assertStrContains(result.stdout, "\n99999\n100000\n")
 end
 
+function TestExec.test_log_is_kept_when_asked()
+  local script = "echo first; echo second >&2; echo third"
+  local result = assert(exec.run { "sh", "-c", script, stdout = "log", stderr = "stdout", log_max = 1000 })
+  lu.assertEquals(result.stdout, "first\nsecond\nthird\n")
+  lu.assertNil(result.stderr)
+  lu.assertNil(assert(exec.run { "sh", "-c", script, stdout = "log" }).stdout)
+  result = assert(exec.run { "seq", "1", "100000", stdout = "log", log_max = 5000 })
+  lu.assertTrue(result.truncated)
+  lu.assertEquals(#result.stdout, 5000)
+end
+
 function TestExec.test_only_three_descriptors()
   lu.assertEquals(assert(exec.run { "ls", "/proc/self/fd" }).stdout, "0\n1\n2\n3\n")
 end

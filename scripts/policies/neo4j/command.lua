@@ -17,7 +17,6 @@ end
 local function common(argv, options)
   told(argv, options, "additional_config")
   argv[#argv + 1] = options.expand_commands and "--expand-commands" or nil
-  argv[#argv + 1] = options.verbose and "--verbose" or nil
 end
 
 --- `neo4j-admin backup` of Neo4j 4.x.
@@ -45,6 +44,7 @@ function command.backup4(options, run)
   told(argv, options, "prepare_restore")
   told(argv, options, "parallel_recovery")
   common(argv, options)
+  argv[#argv + 1] = options.verbose and "--verbose" or nil
   return argv
 end
 
@@ -63,11 +63,13 @@ function command.backup5(options, run)
   argv[#argv + 1] = "--to-path=" .. run.dir
   told(argv, options, "pagecache")
   common(argv, options)
+  argv[#argv + 1] = options.verbose and "--verbose" or nil
   argv[#argv + 1] = run.database
   return argv
 end
 
---- A dump on standard output, of a database that nothing uses.
+--- A dump on standard output, of a database that nothing uses. Never with --verbose: what that says goes to
+--- standard output, too, before the dump.
 ---@param options table of the policy
 ---@param database string
 ---@return string[]

@@ -50,7 +50,7 @@ M.declared = {
   check_space = { "boolean", default = true, help = "compare free space with the size of the backup before" },
   parallel = { "integer", default = 1, min = 1, max = 64, help = "databases that are backed up at once" },
   type = { "enum", values = { "AUTO", "FULL", "DIFF" }, help = "Neo4j 5: kind of backup (default: AUTO)" },
-  fallback_to_full = flag("FALLBACK_TO_FULL", "4.x: make a full one where an incremental fails (default: true)"),
+  fallback_to_full = flag("FALLBACK_TO_FULL", "4.x: a full one where an incremental fails (default: true)"),
   check_consistency = flag("CHECK_CONSISTENCY", "4.x: check the backup (default: true)"),
   check_graph = flag("CHECK_GRAPH", "4.x: check nodes and relationships (default: true)"),
   check_indexes = flag("CHECK_INDEXES", "4.x: check indexes (default: true)"),
@@ -66,7 +66,7 @@ M.declared = {
   expand_commands = {
     "boolean", default = false, help = "let neo4j-admin expand commands in its configuration",
   },
-  verbose = { "boolean", default = true, help = "let neo4j-admin say more" },
+  verbose = { "boolean", default = true, help = "let neo4j-admin say more (not of a dump)" },
 }
 
 local ONLY_4 = { "check_index_structure", "prepare_restore" }
@@ -137,6 +137,9 @@ local function check_for_version(given)
     return nil, ("neo4j-admin is of Neo4j %s, 4.0 or later expected"):format(version.text),
       "the backup tool before 4.0 works in another way"
   elseif given.method == "dump" then
+    if version.major == 4 and given.additional_config then
+      return nil, ("--additional-config is not for a dump of neo4j-admin %s"):format(version.text)
+    end
     return true
   elseif version.major == 4 and (given.type or given.include_metadata == "none") then
     return nil, ("%s is of Neo4j 5, this is neo4j-admin %s")

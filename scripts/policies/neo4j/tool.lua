@@ -4,20 +4,19 @@
 
 local exec = require "lunark.exec"
 local exit = require "lunark.exit"
-local file = require "lunark.file"
 local fs = require "lunark.fs"
 local log = require "lunark.log"
 local machine = require "lunark.machine"
 local progress = require "lunark.progress"
 local sys = require "lunark.core.sys"
-local task = require "lunark.task"
 
 local tool = {}
 
 local PROGRAM = "neo4j-admin"
 local PORT = 6362
 local ANSWER = 5 -- seconds that an address has to accept a connection
-local WORDS = 2000 -- bytes of the last words
+local SAID = 1 << 20 -- bytes of what it says that are kept for the report
+local WORDS = 8000 -- bytes in which its last words are
 local TIGHT = 16 << 20 -- less free space than this explains a failure
 local SIGKILL = 9
 
@@ -77,67 +76,18 @@ function tool.full_address(address)
   return (host:find(":", 1, true) and "[%s]:%d" or "%s:%d"):format(host, port)
 end
 
--- Writes one output of the program to the log, line by line, and to the file; `words.text` gets its end.
-local function follow(stream, item, sink, words)
-  local rest = ""
-  local function line(text)
-    text = text:gsub("\r$", "")
-    if text:find("%S") then
-      log.info(("%s: %s"):format(item, text), { item = item })
-    end
-  end
-  local chunk = stream:read()
-  while chunk do
-    sink(chunk)
-    words.text = (words.text .. chunk):sub(-WORDS)
-    rest = rest .. chunk
-    local last = 1
-    for text, after in rest:gmatch("([^\n]*)\n()") do
-      line(text)
-      last = after
-    end
-    rest = rest:sub(last)
-    if #rest > WORDS then
-      line(rest)
-      rest = ""
-    end
-    chunk = stream:read()
-  end
-  line(rest)
-end
-
--- A function that appends to the file.
-local function writer(path)
-  local opened, err = file.open(path, "w", tonumber("644", 8))
-  if not opened then
-    return nil, err
-  end
-  local at, failed = 0, nil
-  return function(chunk)
-    local from = at
-    at = at + #chunk
-    if not failed then
-      local ok, why = opened:pwrite(chunk, from)
-      failed = not ok
-      if failed then
-        log.warn(("%s: %s"):format(path, why.message))
-      end
-    end
-  end, opened
-end
-
 -- The last lines that say something.
 local function last_words(text)
   local lines = {}
-  for line in text:gmatch("[^\n]+") do
-    if line:find("%S") and not line:find("^%s+at ") then
+  for line in text:sub(-WORDS):gmatch("[^\n]+") do
+    if line:find("%S") and not line:find("^%s+at ") and not line:find("^%s+%.%.%. %d+ more") then
       lines[#lines + 1] = line:match("^%s*(.-)%s*$")
     end
   end
   return table.concat(lines, " / ", math.max(1, #lines - 2))
 end
 
-local function hint_of(options, dir, result, said)
+local function hint_of(dir, result, said)
   local free = fs.free(dir)
   if said:find("OutOfMemoryError", 1, true) then
     return "give neo4j-admin more memory with --heap-size"
@@ -145,26 +95,31 @@ local function hint_of(options, dir, result, said)
     return ("%s are free in %s: make room, or take another folder with --work-dir")
       :format(progress.size(free or 0), dir)
   elseif result.signal == SIGKILL or result.code == 128 + SIGKILL then
-    return "it was killed, perhaps for want of memory: see --heap-size, --pagecache and the limit of the container"
-  elseif said:find("[Uu]nmatched argument") or said:find("[Uu]nknown command") then
-    return ("neo4j-admin %s does not know this: the Community Edition has --method dump alone")
-      :format(options.version.text)
+    return "perhaps it was killed for want of memory: see --heap-size, --pagecache, the container's limit"
+  elseif said:find("[Uu]nmatched argument.*'backup'") then
+    return "the Community Edition can't back up a running server: --method dump takes one that is stopped"
   end
   return nil
 end
 
--- Why a run failed, as an error.
-local function failure(options, run, result, why, words)
-  local said = words.err.text ~= "" and words.err.text or words.out.text
-  local told = last_words(said)
-  local ended = result.signal and ("was ended by signal %d"):format(result.signal)
-    or ("ended with status %d"):format(result.code or -1)
-  local err = sys.error {
-    kind = why.kind, code = result.code,
-    message = ("%s: neo4j-admin %s%s"):format(run.database, ended, told ~= "" and ": " .. told or ""),
-    hint = hint_of(options, run.dir, result, words.out.text .. words.err.text) or why.hint,
+-- What went wrong with a run, as an error.
+local function failure(run, result, what, kind)
+  local told = last_words(result.stdout or "")
+  return sys.error {
+    kind = kind or "exit", code = result.code,
+    message = ("%s: neo4j-admin %s%s"):format(run.database, what, told ~= "" and ": " .. told or ""),
+    hint = hint_of(run.dir, result, result.stdout or ""),
   }
-  err.result = result
+end
+
+--- Why a run that ended with success has left no backup, as an error.
+---@param run table
+---@param producer table
+---@param why string
+---@return table
+function tool.left_nothing(run, producer, why)
+  local err = failure(run, producer.result, ("ended with status %d and %s"):format(producer.code, why))
+  err.hint = err.hint or "is there such a database on the server?"
   return err
 end
 
@@ -172,41 +127,37 @@ end
 ---@param job table
 ---@param run table {database=, dir=, log= (file for what it says), ok= (statuses that are success)}
 ---@param argv string[]
----@return table|nil producer {command=, code=, seconds=}
----@return table|nil err
+---@return table|nil producer {command=, code=, seconds=, result=}
+---@return table|nil err with `result` when the program ran
 function tool.run(job, run, argv)
-  local sink, opened = writer(run.log)
-  if not sink then
-    return nil, opened
-  end
-  local given = table.move(argv, 1, #argv, 1, {
-    env = { HEAP_SIZE = job.options.heap_size }, stdout = "stream", stderr = "stream", allow_empty = true,
-    ok = run.ok,
-  })
-  local process <close>, err = exec.start(given)
+  local process <close>, err = exec.start(table.move(argv, 1, #argv, 1, {
+    env = { HEAP_SIZE = job.options.heap_size }, stdout = "log", stderr = "stdout", log_max = SAID,
+    log_prefix = run.database, ok = run.ok,
+  }))
   if not process then
-    opened:close()
     return nil, err
   end
-  local words = { out = { text = "" }, err = { text = "" } }
+  local result
   do
     local _ <close> = job:waiting(run.database, PROGRAM)
-    local group <close> = task.group()
-    group:spawn(follow, process.stdout, run.database, sink, words.out)
-    group:spawn(follow, process.stderr, run.database, sink, words.err)
-    group:wait()
+    result, err = process:wait()
   end
-  local result
-  result, err = process:wait()
-  opened:close()
   if not result then
     return nil, err
   end
   local ok, why = process:status()
-  if not ok then
-    return nil, failure(job.options, run, result, why, words)
+  local written, unwritten = fs.write_text(run.log, result.stdout, tonumber("644", 8))
+  if not written then
+    log.warn(("%s: %s"):format(run.database, unwritten.message), { item = run.database })
   end
-  return { command = argv, code = result.code, seconds = result.seconds }
+  if not ok then
+    local ended = result.signal and ("was ended by signal %d"):format(result.signal)
+      or ("ended with status %d"):format(result.code)
+    err = failure(run, result, ended, why.kind)
+    err.result = result
+    return nil, err
+  end
+  return { command = argv, code = result.code, seconds = result.seconds, result = result }
 end
 
 -- An error that says that nothing answers at the address.
@@ -246,7 +197,7 @@ function tool.run_at(job, run, make)
         options.servers = order
       end
       return producer
-    elseif not err.result or err.result.signal then
+    elseif not err.result or err.result.code ~= 1 then
       return nil, err
     end
     local host, port = tool.split_address(address)

@@ -5,11 +5,13 @@ checks what it is asked, with an emulator behind; expiry and swapped files in th
 permissions one by one; what is left when an upload is given up."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import unittest
+import urllib.parse
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
@@ -21,6 +23,7 @@ from google_server import AUDIENCE, CLIENT, EMAIL, METADATA, GoogleServer, refus
 # Whoever asks this one for metadata has made a mistake.
 PROXY = "http://127.0.0.1:1"
 READ = {"get", "list"}
+DOC = os.path.join(ROOT, "docs", "stores-gcs.md")
 
 
 class Case(harness.Case):
@@ -213,6 +216,26 @@ class Recovery(Case):
         self.assert_backup()
 
 
+class Settings(Case):
+    def test_class_and_key(self):
+        key = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
+        self.url += "&storage_class=NEARLINE&user_project=payer&kms_key_id=" + key
+        self.write("tree/noise", os.urandom(3 << 20))
+        self.backup(self.service_account())
+        begun, = self.google.seen("POST", "uploadType=resumable")
+        manifest, = self.google.seen("POST", "uploadType=multipart")
+        latest, = self.google.seen("POST", "rewriteTo")
+        for one in (begun, manifest, latest):
+            self.assertIn(b'"storageClass":"NEARLINE"', one["body"])
+            query = dict(urllib.parse.parse_qsl(one["path"].partition("?")[2]))
+            self.assertEqual(key, query["destinationKmsKeyName" if one is latest else "kmsKeyName"])
+        # The dated key must be free; `latest` must still be what was looked at.
+        self.assertIn("ifGenerationMatch=0", begun["path"])
+        self.assertIn("ifGenerationMatch=0", latest["path"])
+        self.assertEqual({"payer"}, {one["headers"].get("x-goog-user-project")
+                                     for one in self.google.asked if one["path"] != "/token"})
+
+
 class MidUpload(Case):
     def test_renewed(self):
         self.google.lifetime = 4
@@ -272,11 +295,15 @@ return policy {
 
 
 class Permissions(Case):
-    """The tables of docs/stores-gcs.md."""
+    """What docs/stores-gcs.md says that a command needs."""
 
     def setUp(self):
         super().setUp()
         self.key = self.service_account()
+        with open(DOC, encoding="utf-8") as file:
+            self.doc = file.read()
+        self.needs = {command: set(re.findall(r"storage\.objects\.(\w+)", row))
+                      for command, row in re.findall(r"^\| `(\w+)` \| (`storage\..*) \|$", self.doc, re.M)}
 
     def run_with(self, allowed, *args, status=0):
         self.google.allowed = allowed
@@ -289,10 +316,25 @@ class Permissions(Case):
         return self.run_with(allowed, "backup", "files", self.tree, "--name", "n", "--to", self.url, status=status)
 
     def test_backup(self):
-        self.save({"create", "get", "delete"})
+        self.save(self.needs["backup"])
         time.sleep(1)
-        self.save({"create", "get", "delete"})
+        self.save(self.needs["backup"])
         self.assertEqual(5, len(self.stored()))
+        for less in self.needs["backup"]:
+            time.sleep(1)
+            self.save(self.needs["backup"] - {less}, status=3 if less == "create" else 1)
+
+    def test_rules_for_old_copies(self):
+        rules = json.loads(re.search(r"```json\n(.*?)```", self.doc, re.S).group(1).replace("PREFIX/", ""))["rule"]
+        self.tree = self.path("data")
+        self.write("data/file", b"content")
+        self.lunark("backup", "files", self.tree, "--to", self.url, env=self.env(**self.key))
+        dated, latest = [key for key in self.stored() if key.startswith("data/data-2")], "data/data-latest.tar.gz"
+        self.assertEqual(2, len(dated))
+        self.assertIn(latest, self.stored())
+        live = [rule["condition"]["matchesPrefix"] for rule in rules if rule["condition"].get("isLive") is not False]
+        self.assertEqual([["data/data-2"]], live)
+        self.assertFalse(latest.startswith("data/data-2"))
 
     def test_backup_that_only_creates(self):
         for count in (2, 4):
@@ -319,8 +361,8 @@ class Permissions(Case):
 
     def test_reading(self):
         self.save(None)
-        self.run_with(READ, "list", self.url)
-        self.run_with(READ, "restore", "--from", self.url, "--item", "n", "--into", self.path("out"))
+        self.run_with(self.needs["list"], "list", self.url)
+        self.run_with(self.needs["restore"], "restore", "--from", self.url, "--item", "n", "--into", self.path("out"))
         archive = next(key for key in self.stored() if key.endswith("Z.tar.gz"))
         one = f"gs://bucket/{archive}?endpoint={self.google.url}"
         self.run_with({"get"}, "restore", "--from", one, "--into", self.path("one"))

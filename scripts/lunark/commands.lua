@@ -149,7 +149,7 @@ local function job_json(job, status)
     local stores = json.array {}
     for n, outcome in ipairs(item.targets) do
       stores[n] = {
-        url = outcome.url, stored = outcome.stored, latest = outcome.latest,
+        url = outcome.url, stored = outcome.stored, checked = outcome.checked, latest = outcome.latest,
         error = outcome.err and plain_error(outcome.err),
       }
     end

@@ -203,8 +203,8 @@ function http.basic(user, password)
 end
 
 local KINDS = {
-  [401] = "auth", [403] = "auth", [404] = "not_found", [408] = "timeout", [409] = "conflict", [410] = "not_found",
-  [412] = "conflict", [416] = "usage", [429] = "throttled",
+  [401] = "auth", [403] = "auth", [404] = "not_found", [408] = "timeout", [409] = "conflict",
+  [410] = "not_found", [412] = "conflict", [416] = "usage", [429] = "throttled",
 }
 
 --- What a status means where a service says no more than that: a response below 300 as it is, else an error.

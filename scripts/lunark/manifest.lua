@@ -66,8 +66,9 @@ end
 
 --- The text of a manifest.
 ---@param record lunark.manifest.Record
+---@param checked boolean|nil whether the store's own report of the object was compared with what was sent
 ---@return string
-function manifest.encode(record)
+function manifest.encode(record, checked)
   local producers = {}
   for i, producer in ipairs(record.producers or {}) do
     producers[i] = {
@@ -98,6 +99,7 @@ function manifest.encode(record)
     size = record.size,
     raw_size = record.raw_size,
     sha256 = record.sha256,
+    checked = checked,
     parts = record.parts,
     producers = #producers > 0 and producers or nil,
     archive = record.archive,

@@ -12,6 +12,7 @@ local transfer = require "lunark.transfer"
 
 local publish = {}
 
+local NO_COPY = "`latest` is a copy, which needs the right to read: permit that, or give --no-latest"
 local RACES = 5 -- times that another run may move `latest` between our look and our copy
 
 -- Errors that say no more than that these credentials may not read.
@@ -49,14 +50,15 @@ end
 ---@param store table lunark.store
 ---@param key string
 ---@param sent table {size=, info=} info = the upload's own answer
----@return true|nil
+---@return boolean|nil false when these credentials may not look: then the upload's own answer counts
 ---@return table|nil err
 function publish.check(store, key, sent)
   local info, err = store:head(key)
   if not info then
     if may_not_read(err) then
-      log.debug("these credentials can't read: the upload's own answer counts", { key = key })
-      return true
+      local text = "%s is not checked: these credentials can't read it, the upload's own answer counts"
+      log.info(text:format(key), { key = key, store = store:describe() })
+      return false
     elseif err.kind == "not_found" then
       return nil, sys.error {
         kind = "corrupt", op = "check", cause = err,
@@ -173,6 +175,7 @@ end
 ---@field ok boolean
 ---@field err table|nil
 ---@field stored boolean true when the backup is whole and visible
+---@field checked boolean|nil false when these credentials may not look at what was stored
 ---@field latest boolean|nil true when `latest` was moved
 
 --- Check, manifest, latest.
@@ -182,28 +185,30 @@ end
 ---@param options table {stamp=, style=, latest=bool}
 ---@return lunark.publish.Outcome
 function publish.object(store, record, sent, options)
-  local ok, err = publish.check(store, record.key, sent)
-  if ok then
+  local checked, err = publish.check(store, record.key, sent)
+  local ok
+  if checked ~= nil then
     local key = naming.manifest_key(record.item, record.time, options.style)
-    ok, err = publish.manifest(store, key, manifest.encode(record))
+    ok, err = publish.manifest(store, key, manifest.encode(record, checked))
   end
   if not ok then
     return { ok = false, err = err, stored = false }
   elseif not options.latest then
-    return { ok = true, stored = true }
+    return { ok = true, stored = true, checked = checked }
   end
   local moved
   moved, err = publish.latest(store, record, options.stamp)
   if moved == nil then
+    local hint = may_not_read(err) and NO_COPY or err.hint
     return {
-      ok = false, stored = true, latest = false,
+      ok = false, stored = true, checked = checked, latest = false,
       err = exit.with(sys.error {
-        kind = err.kind, op = "latest", status = err.status, cause = err, hint = err.hint,
+        kind = err.kind, op = "latest", status = err.status, cause = err, hint = hint,
         message = ("stored as %s, latest not moved: %s"):format(record.key, err.message),
       }, exit.FAILED),
     }
   end
-  return { ok = true, stored = true, latest = moved }
+  return { ok = true, stored = true, checked = checked, latest = moved }
 end
 
 return publish

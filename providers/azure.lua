@@ -194,7 +194,7 @@ end
 
 -- Names that Azure, or what is on the way to it, would take for another one, or a listing can't carry.
 local function check_key(key)
-  if not xml.can_carry(key) then
+  if not xml.can_carry(key) or key:find("%c") then
     return usage("'%s': a key is UTF-8 without control characters", key)
   end
   if key:find("\\", 1, true) then return usage("'%s': Azure takes \\ in a key for /", key) end
@@ -520,10 +520,16 @@ local function suffix_of(options)
   return options.endpoint_suffix or host:match("^[%w-]+%.[%w.]*blob%.([%a][%w.-]+)$")
 end
 
+local function is_container(name)
+  local usual = name:find("^[%l%d][%l%d-]*[%l%d]$") and not name:find("--", 1, true)
+  return usual and #name >= 3 and #name <= 63 or name:find("^%$%l+$")
+end
+
 local function open(address, options, ctx)
   local container = address.host
-  if not container:find("^[%l%d][%l%d-]+$") and not container:find("^%$%l+$") then
-    return usage("'%s' is no name of a container: lower-case letters, digits and - expected", container)
+  if not is_container(container) then
+    return usage("'%s' is no name of a container: 3 to 63 lower-case letters, digits and single - expected",
+      container)
   end
   local context = { options = options, suffix = suffix_of(options) }
   for name, value in pairs(ctx) do context[name] = value end

@@ -151,7 +151,7 @@ local function info_of(headers)
   end
   return {
     size = math.tointeger(tonumber(headers["content-length"])), etag = checks.plain(headers["etag"]),
-    version = headers["x-amz-version-id"], mtime = time.parse_http(headers["last-modified"]), meta = meta,
+    version = checks.plain(headers["etag"]), mtime = time.parse_http(headers["last-modified"]), meta = meta,
     digest = checks.has_md5(headers),
   }
 end
@@ -198,7 +198,7 @@ function Store:put(key, body, meta, how)
   local headers
   headers, err = object_headers(self, meta, self:md5_header(body))
   if not headers then return nil, err end
-  if how and how.exclusive and self.features.exclusive then headers["if-none-match"] = "*" end
+  self:condition(headers, how and how.exclusive)
   local response
   response, err = self:send { op = "put", method = "PUT", key = key, headers = headers, body = body }
   if not response then
@@ -211,14 +211,22 @@ function Store:put(key, body, meta, how)
   ok, err = checks.etag(response, etag, self:md5_of(body), key)
   if not ok then return nil, err end
   return {
-    size = checks.size(body), etag = etag, version = response.headers["x-amz-version-id"],
+    size = checks.size(body), etag = etag, version = etag,
     checksum = checks.payload(body),
   }
 end
 
--- Stores that don't know If-None-Match say so; the caller has looked for the key before.
+--- What must be under the key now: nothing, or an object with this ETag.
+function Store:condition(headers, exclusive, etag)
+  if not self.features.exclusive then return end
+  if exclusive then headers["if-none-match"] = "*" end
+  if etag then headers["if-match"] = ('"%s"'):format(etag) end
+end
+
+-- Stores that don't know conditions say so; the caller has looked for the key before.
 function Store:without_conditions(err, headers)
-  if headers["if-none-match"] and (err.status == 501 or err.code == "NotImplemented") then
+  local conditional = headers["if-none-match"] or headers["if-match"]
+  if conditional and (err.status == 501 or err.code == "NotImplemented") then
     self.features.exclusive = false
     return true
   end
@@ -364,9 +372,19 @@ function Store:source_of(key)
   return "/" .. self.bucket .. "/" .. sigv4.escape(key, true)
 end
 
---- Copies inside of the bucket, without the bytes passing through here.
+-- Another attempt of ours may have been it; else the original or the target has changed.
+function Store:copied_before(to, source, meta, conflict)
+  local info = self:head(to)
+  local same = info and info.size == source.size and checks.same_meta(meta or source.meta, info.meta)
+  if same then return info end
+  return nil, conflict
+end
+
+--- Copies inside of the bucket, without the bytes passing through here. how.replaces is the ETag that
+--- `to` must have, false for none; stores that do not know the condition for copies take no notice.
 function Store:copy(from, to, meta, how)
-  local source, err = how and how.source, nil
+  how = how or {}
+  local source, err = how.source, nil
   if not source then source, err = self:head(from) end
   if not source then return nil, err end
   local headers
@@ -375,12 +393,18 @@ function Store:copy(from, to, meta, how)
     ["x-amz-metadata-directive"] = meta and "REPLACE" or nil,
   })
   if not headers then return nil, err end
+  self:condition(headers, how.replaces == false, how.replaces)
   local root
   root, err = self:send_xml {
     op = "copy", method = "PUT", key = to, headers = headers, idle_timeout = upload.SLOW,
     expect = "CopyObjectResult",
   }
-  if not root then return nil, err end
+  if not root then
+    if self:without_conditions(err, headers) then return self:copy(from, to, meta, { source = source }) end
+    local conditional = headers["if-match"] or headers["if-none-match"]
+    if err.status == 412 and conditional then return self:copied_before(to, source, meta, err) end
+    return nil, err
+  end
   return { size = source.size, etag = checks.plain(root:value("ETag")) }
 end
 
@@ -394,8 +418,9 @@ function Store:begin(key, meta, how)
   local begun
   begun, err = upload.begin(self, key, headers, meta)
   if not begun then return nil, err end
-  begun.exclusive = how and how.exclusive
-  if how and how.attempt and how.attempt > 1 then begun:forget_lost() end
+  how = how or {}
+  begun.exclusive, begun.replaces = how.exclusive, how.replaces
+  if how.attempt and how.attempt > 1 then begun:forget_lost() end
   return begun
 end
 

@@ -96,8 +96,11 @@ function checks.etag(response, etag, expected, what)
   }
 end
 
--- True when both have the same names and values, and there is one at least.
-local function same_meta(ours, theirs)
+--- True when both have the same names and values, and there is one at least.
+---@param ours table<string, string>
+---@param theirs table<string, string> with lower-case names
+---@return boolean
+function checks.same_meta(ours, theirs)
   for name, value in pairs(ours) do
     if theirs[name:lower()] ~= value then return false end
   end
@@ -118,7 +121,7 @@ function checks.is_same(info, size, etag, meta, count)
   if info.size ~= size then return false end
   if etag and info.digest then return info.etag == etag end
   if (info.etag or ""):match("%-(%d+)$") ~= (count and tostring(count)) then return false end
-  return not info.digest and same_meta(meta or {}, info.meta)
+  return not info.digest and checks.same_meta(meta or {}, info.meta)
 end
 
 return checks

@@ -93,7 +93,7 @@ local MESSAGES = {
   NoSuchKey = "there is no such object",
   PreconditionFailed = "the object is there already",
 }
-local CHANGED = "the original changed while it was copied"
+local CHANGED = "the original or what it replaces changed while it was copied"
 local STALE = {
   ExpiredToken = true, InvalidAccessKeyId = true, InvalidToken = true, TokenRefreshRequired = true,
 }

@@ -133,7 +133,7 @@ function Upload:finish(parts)
   lines[#lines + 1] = "</CompleteMultipartUpload>"
   local store = self.store
   local headers = { ["content-type"] = "application/xml" }
-  if self.exclusive and store.features.exclusive then headers["if-none-match"] = "*" end
+  store:condition(headers, self.exclusive, self.replaces)
   local etag = checks.of_parts(parts)
   local root, err, response = store:send_xml {
     op = "finish", method = "POST", key = self.key, query = { { "uploadId", self.id } },
@@ -154,7 +154,7 @@ function Upload:finish(parts)
     err.retryable = false
     return nil, err
   end
-  return { size = size, etag = reported, version = response.headers["x-amz-version-id"] }
+  return { size = size, etag = reported, version = reported }
 end
 
 --- Throws the parts away.

@@ -340,10 +340,13 @@ function Store:delete(keys)
 end
 
 -- What is too large for one copy, in parts of one size.
-local function copy_in_parts(self, from, to, meta, source)
+local function copy_in_parts(self, from, to, meta, how)
+  local source = how.source
   local multipart = self.features.multipart
   local size = math.max(math.min(COPY_PART, self.features.copy_max), math.ceil(source.size / multipart.count))
-  local upload <close>, err = self:uploader(to, meta or source.meta)
+  local upload <close>, err = self:uploader(to, meta or source.meta, {
+    exclusive = how.replaces == false, replaces = how.replaces or nil,
+  })
   if not upload then return nil, err end
   local starts = {}
   for first = 0, source.size - 1, size do starts[#starts + 1] = first end
@@ -374,10 +377,13 @@ function Store:copy(from, to, meta, how)
   if self.features.copy_max and self:can("multipart") then
     original, err = self:head(from)
     if not original then return nil, err end
-    if original.size > self.features.copy_max then return copy_in_parts(self, from, to, meta, original) end
+  end
+  local more = { replaces = how and how.replaces, source = original }
+  if original and original.size > self.features.copy_max then
+    return copy_in_parts(self, from, to, meta, more)
   end
   info, err = self:try(("copy %s to %s"):format(from, to), "copy", function()
-    return self.inner:copy(source, target, meta, { replaces = how and how.replaces, source = original })
+    return self.inner:copy(source, target, meta, more)
   end)
   if not info then return nil, err end
   return self:relative(info, to)
@@ -386,7 +392,7 @@ end
 --- Begins an upload in parts. lunark.transfer does this for a stream.
 ---@param key string
 ---@param meta table<string, string>?
----@param how table? {exclusive=, expect_size=}
+---@param how table? {exclusive=, expect_size=, replaces = as for copy}
 ---@return lunark.Upload? to-be-closed: aborts unless finished
 ---@return table? err
 function Store:uploader(key, meta, how)
@@ -394,7 +400,8 @@ function Store:uploader(key, meta, how)
   local full = self:full(key)
   local inner, err = self:try("begin " .. key, nil, function(attempt)
     return self.inner:begin(full, meta or {}, {
-      exclusive = how and how.exclusive, expect_size = how and how.expect_size, attempt = attempt,
+      exclusive = how and how.exclusive, expect_size = how and how.expect_size,
+      replaces = how and how.replaces, attempt = attempt,
     })
   end)
   if not inner then return nil, err end

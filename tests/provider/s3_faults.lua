@@ -84,9 +84,11 @@ local cases = {
     return s:copy("from", "to")
   end,
   copy_only = function() return s:copy("from", "to", { of = "from" }) end,
+  latest = function() return s:copy("from", "to", { of = "from" }, { replaces = "old" }) end,
+  latest_first = function() return s:copy("from", "to", { of = "from" }, { replaces = false }) end,
   copy_large = function()
     assert(send(stream.of(text_of(12 * MiB))))
-    local info, err = s:copy("big", "to", { of = "big" })
+    local info, err = s:copy("big", "to", { of = "big" }, { replaces = false })
     if not info then return nil, err end
     local back <close> = assert(s:get("to"))
     assert(back:hash { "sha256" }.sha256 == crypto.hex_digest("sha256", text_of(12 * MiB)), "not the same")

@@ -325,6 +325,45 @@ class Final(Faults):
         self.assertEqual(self.header(self.matching(seen, "PUT")[0], "x-amz-copy-source-if-match"), "one")
 
 
+class Latest(Faults):
+    """Copies that must not replace what another run has put there meanwhile."""
+
+    @staticmethod
+    def head(key, length, **headers):
+        return dict(answer(200, headers={"etag": '"one"', **headers}), length=length, times=0,
+                    match={"method": "HEAD", "path": key})
+
+    def test_conditions(self):
+        done = dict(answer(200), body=element("CopyObjectResult", ETag='"new"'), match={"method": "PUT"})
+        for case, name, value in (("latest", "if-match", '"old"'), ("latest_first", "if-none-match", "*")):
+            result, seen = self.run_case(case, [self.head("from", 5), done], upstream=False)
+            self.assertTrue(result["ok"], result)
+            self.assertEqual(self.header(self.matching(seen, "PUT")[0], name), value)
+
+    def test_moved_by_another(self):
+        refused = dict(answer(412, "PreconditionFailed"), match={"method": "PUT"}, times=0)
+        for length, mark, ok in ((5, "another", False), (6, "from", False), (5, "from", True)):
+            for case in ("latest", "latest_first"):
+                result, _ = self.run_case(case, [
+                    self.head("from", 5), self.head("to", length, **{"x-amz-meta-of": mark}), refused], upstream=False)
+                self.assertEqual((result["ok"], result.get("kind")), (ok, None if ok else "conflict"))
+
+    def test_store_without_conditions(self):
+        result, seen = self.run_case("latest", [
+            self.head("from", 5), dict(answer(501, "NotImplemented"), match={"method": "PUT", "header": {"if-match": "."}}),
+            dict(answer(200), body=element("CopyObjectResult", ETag='"new"'), match={"method": "PUT"})], upstream=False)
+        self.assertTrue(result["ok"], result)
+        self.assertEqual(len(self.matching(seen, "PUT")), 2)
+
+    def test_copy_in_parts(self):
+        result, seen = self.fails("copy_large", [
+            dict(answer(412, "PreconditionFailed"), match={"method": "POST", "path": "/to.*uploadId="})],
+            env={"LUNARK_TEST_QUERY": "&copy_max=5M"})
+        self.assertEqual(result["kind"], "conflict")
+        self.assertEqual(self.header(self.matching(seen, "POST", "/to.*uploadId=")[0], "if-none-match"), "*")
+        self.assertEqual(len(self.matching(seen, "DELETE", "/to.*uploadId=")), 1)
+
+
 class Reading(Faults):
     BODY = "0123456789"
 

@@ -130,20 +130,26 @@ class Backups(Case):
         with open(self.path("other", "big.bin"), "rb") as ours, open(self.path("tree", "big.bin"), "rb") as file:
             self.assertEqual(file.read(), ours.read())
 
-    def test_signatures_of_a_container(self):
-        self.write("tree/file", b"content")
-        env = dict(self.env, AZURE_STORAGE_KEY=None)
-        self.backup("tree", env=dict(env, AZURE_STORAGE_SAS_TOKEN=self.theirs(SIGN, "rwdlc").decode().strip()))
-        self.assertEqual(3, len(json.loads(self.theirs(EVERYTHING))))
-        reader = dict(env, AZURE_STORAGE_SAS_TOKEN=self.theirs(SIGN, "rl").decode().strip())
-        self.lunark("restore", "--from", self.URL, "--item", "tree", "--into", self.path("ours"), env=reader)
-        failed = self.backup("tree", env=reader, status=3)
+    def test_least_permissions(self):
+        """Those of docs/stores-azure.md, by signatures of the container."""
+        self.write("tree/noise", os.urandom(9 << 20))
+
+        def may(permissions):
+            sas = self.theirs(SIGN, permissions).decode().strip()
+            return dict(self.env, AZURE_STORAGE_KEY=None, AZURE_STORAGE_SAS_TOKEN=sas)
+        self.backup("tree", env=may("rcw"))
+        self.backup("tree", env=may("rcw"))
+        self.assertEqual(5, len(json.loads(self.theirs(EVERYTHING))))
+        self.lunark("list", self.URL, env=may("rl"))
+        self.lunark("restore", "--from", self.URL, "--item", "tree", "--into", self.path("ours"), env=may("rl"))
+        archive = f"{self.URL}/tree/tree-latest.tar.gz"
+        self.lunark("restore", "--from", archive, "--into", self.path("one"), env=may("r"))
+        failed = self.backup("tree", env=may("rl"), status=3)
         self.assertIn("a permission is missing", failed.stderr)
-        time.sleep(1)
-        # What each permission is for: create and write to store, read to check and for latest.
-        creator = dict(env, AZURE_STORAGE_SAS_TOKEN=self.theirs(SIGN, "rc").decode().strip())
-        failed = self.backup("tree", env=creator, status=1)
+        failed = self.backup("tree", env=may("cw"), status=1)
         self.assertIn("latest not moved", failed.stderr)
+        self.lunark("backup", "files", self.path("tree"), "--name", "tree", "--no-latest", "--to", self.URL,
+                    env=may("cw"))
 
     def test_stopped(self):
         self.write("tree/noise", os.urandom(24 << 20))

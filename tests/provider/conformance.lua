@@ -82,8 +82,9 @@ local names = {
   percent = "100%/50%25.txt", colon = "neo4j-2020-06-16-12:32:57.tar.gz", unicode = "grün/日本語/ñ.txt",
   punctuation = "a!$&'()*,;=@[]~_-.^`{}|\"<>",
   question_and_hash = "what?/x#y&z=1", quotes = "it's \"q\".txt",
-  tilde = "~user/-dash/=equals", many_dots = "...a/b...c/.hidden", long_component = ("n"):rep(200),
-  emoji = "backup-\u{1F4BE}.gz", combining = "e\u{301}.txt", comma_semicolon = "a,b;c",
+  tilde = "~user/-dash/=equals", many_dots = "...a/b...c/.hidden", trailing_dot = "folder./name.",
+  long_component = ("n"):rep(200), emoji = "backup-\u{1F4BE}.gz", combining = "e\u{301}.txt",
+  comma_semicolon = "a,b;c",
 }
 
 for case, key in pairs(names) do
@@ -92,6 +93,46 @@ end
 
 function TestStore.test_deep_key()
   round_trip(("0123456789/"):rep(40) .. "end", "deep")
+end
+
+-- With the prefix it has `count` bytes; every 100th is a slash.
+local function key_of(count)
+  return (("0123456789"):rep(10):sub(2) .. "/"):rep(20):sub(1, count - #s.prefix - 1) .. "e"
+end
+
+function TestStore.test_key_of_1024_bytes()
+  local key = key_of(1024)
+  lu.assertEquals(#s.prefix + #key, 1024)
+  round_trip(key, "long")
+  if s:can("copy") then
+    assert(s:copy(key, "short"))
+    lu.assertEquals(text_of("short"), "long")
+  end
+  assert(s:delete(key))
+  -- One byte more is an object, or it is said what is wrong with it.
+  local longer = key_of(1025)
+  local info, err = s:put(longer, "longer")
+  if info then return lu.assertEquals(text_of(longer), "longer") end
+  lu.assertEquals(err.kind, "usage")
+  lu.assertStrContains(err.message, longer)
+end
+
+function TestStore.test_trailing_slash()
+  -- A name of its own, or refused; never the name without it.
+  assert(s:put("folder", "no slash"))
+  local info, err = s:put("folder/", "slash")
+  if info then
+    lu.assertEquals(text_of("folder/"), "slash")
+  else
+    lu.assertStrContains(err.message, "folder/")
+  end
+  lu.assertEquals(text_of("folder"), "no slash")
+end
+
+function TestStore.test_same_letters()
+  for _, key in ipairs { "Case", "case", "CASE", "e\u{301}", "é" } do assert(s:put(key, key)) end
+  for _, key in ipairs { "Case", "case", "CASE", "e\u{301}", "é" } do lu.assertEquals(text_of(key), key) end
+  lu.assertEquals(#keys_below(""), 5)
 end
 
 function TestStore.test_names_that_share_a_beginning()
@@ -185,6 +226,14 @@ function TestStore.test_metadata()
   local body, info = s:get("with")
   body:close()
   lu.assertEquals(info.meta, meta)
+end
+
+function TestStore.test_metadata_of_all_printable_characters()
+  local text = {}
+  for byte = 33, 126 do text[#text + 1] = string.char(byte) end
+  local meta = { all = table.concat(text), spaces = "a  b", long = ("x"):rep(1000) }
+  assert(s:put("with", "body", meta))
+  lu.assertEquals(assert(s:head("with")).meta, meta)
 end
 
 function TestStore.test_no_metadata()
@@ -375,169 +424,11 @@ end
 
 -- --- uploads ---
 
-local sizes = {
-  empty = 0, one_byte = 1, below_a_part = 5 * MiB - 1, a_part = 5 * MiB, a_part_and_a_byte = 5 * MiB + 1,
-  two_parts = 10 * MiB, many_parts = 23 * MiB + 12345,
+assert(loadfile("tests/provider/conformance_uploads.lua")) {
+  tests = TestStore, is_local = is_local, store = function() return s end,
+  prefix = function() return base .. "/case" .. number end,
+  text_of = text_of, keys_below = keys_below, noise = noise, sha256 = sha256, upload = upload,
 }
-
-for case, size in pairs(sizes) do
-  TestStore["test_upload_" .. case] = function()
-    local body = noise(size, case)
-    local done = upload("u/" .. case, body, 5 * MiB)
-    lu.assertEquals(done.bytes, size)
-    lu.assertEquals(done.sha256, sha256(body))
-    lu.assertEquals(done.parts, math.max(1, (size + 5 * MiB - 1) // (5 * MiB)))
-    local read <close> = assert(s:get("u/" .. case))
-    local hashes, bytes = read:hash { "sha256" }
-    lu.assertEquals(bytes, size)
-    lu.assertEquals(hashes.sha256, sha256(body))
-    local info = assert(s:head("u/" .. case))
-    lu.assertEquals(info.size, size)
-    lu.assertEquals(info.etag, done.targets[1].info.etag)
-  end
-end
-
-function TestStore.test_upload_replaces()
-  assert(s:put("key", "old", { a = "1" }))
-  upload("key", noise(6 * MiB, "new"), 5 * MiB)
-  lu.assertEquals(assert(s:head("key")).size, 6 * MiB)
-  lu.assertEquals(assert(s:head("key")).meta, {})
-end
-
--- A store that takes parts one after the other.
-local function in_turn()
-  return s.features.multipart.width == 1
-end
-
-function TestStore.test_parts_out_of_order()
-  local one, two, three = noise(5 * MiB, "1"), noise(5 * MiB, "2"), "the end"
-  local up <close> = assert(s:uploader("key"))
-  if in_turn() then
-    local part, err = up:part(3, three, 10 * MiB)
-    lu.assertNil(part)
-    lu.assertEquals(err.kind, "usage")
-    return
-  end
-  assert(up:part(3, three, 10 * MiB))
-  assert(up:part(1, one, 0))
-  lu.assertNil(s:head("key"))
-  assert(up:part(2, two, 5 * MiB))
-  lu.assertEquals(keys_below(""), {})
-  assert(up:finish())
-  lu.assertEquals(sha256(text_of("key")), sha256(one .. two .. three))
-end
-
-function TestStore.test_a_part_sent_twice()
-  local up <close> = assert(s:uploader("key"))
-  local right = noise(5 * MiB, "right")
-  if in_turn() then
-    assert(up:part(1, right, 0))
-    assert(up:part(1, right, 0))
-    assert(up:part(2, "tail", 5 * MiB))
-  else
-    assert(up:part(1, noise(5 * MiB, "wrong"), 0))
-    assert(up:part(2, "tail", 5 * MiB))
-    assert(up:part(1, right, 0))
-  end
-  assert(up:finish())
-  lu.assertEquals(sha256(text_of("key")), sha256(right .. "tail"))
-end
-
-function TestStore.test_abort_leaves_nothing()
-  assert(s:put("key", "old"))
-  local up = assert(s:uploader("key"))
-  assert(up:part(1, noise(5 * MiB, "gone"), 0))
-  assert(up:abort())
-  lu.assertTrue(up:abort())
-  lu.assertEquals(text_of("key"), "old")
-  lu.assertEquals(TestStore.open_uploads(), 0)
-end
-
-function TestStore.test_upload_not_finished_is_aborted()
-  do
-    local up <close> = assert(s:uploader("key"))
-    assert(up:part(1, noise(5 * MiB, "gone"), 0))
-  end
-  lu.assertNil(s:head("key"))
-  lu.assertEquals(TestStore.open_uploads(), 0)
-end
-
--- How many unfinished uploads the store holds below the case's prefix.
-function TestStore.open_uploads()
-  if is_local then
-    local fs = require "lunark.fs"
-    local count = 0
-    for _, name in ipairs(fs.readdir(base .. "/case" .. number) or {}) do
-      if name:find("%.tmp$") then count = count + 1 end
-    end
-    return count
-  end
-  -- Not every store can list them; tests with a scripted server look at the requests then.
-  if not s.inner.send_xml then return 0 end
-  local root = assert(s.inner:send_xml { op = "uploads", method = "GET", query = { { "uploads", "" } } })
-  local count = 0
-  for one in root:each("Upload") do
-    if one:value("Key"):find(s.prefix, 1, true) == 1 then count = count + 1 end
-  end
-  return count
-end
-
--- A stream that fails after some bytes: what gunzip finds when the end is missing.
-local function failing(size)
-  local gz <close> = assert(stream.of(noise(size, "cut")):gzip { level = "fast" })
-  local text = assert(gz:read_all(64 * MiB))
-  return stream.of(text:sub(1, #text - 100)):gunzip()
-end
-
-function TestStore.test_source_fails()
-  assert(s:put("key", "old"))
-  local targets = { { store = s, key = "key" } }
-  local done, err = transfer.upload(failing(16 * MiB), targets, { part_size = 5 * MiB })
-  lu.assertNil(done)
-  lu.assertEquals(err.kind, "corrupt")
-  lu.assertEquals(text_of("key"), "old")
-  lu.assertEquals(TestStore.open_uploads(), 0)
-end
-
-function TestStore.test_small_source_fails()
-  local done, err = transfer.upload(failing(MiB), { { store = s, key = "key" } })
-  lu.assertNil(done)
-  lu.assertEquals(err.kind, "corrupt")
-  lu.assertEquals(keys_below(""), {})
-end
-
-function TestStore.test_cancel_leaves_nothing()
-  local source = stream.of(noise(20 * MiB, "slow")):limit(12 * MiB)
-  local targets = { { store = s, key = "key" } }
-  local running = task.spawn(transfer.upload, source, targets, { part_size = 5 * MiB })
-  task.sleep(0.7)
-  task.cancel(running, "enough")
-  local ok, err = task.join(running)
-  lu.assertFalse(ok)
-  lu.assertEquals(err.kind, "cancelled")
-  lu.assertEquals(keys_below(""), {})
-  lu.assertEquals(TestStore.open_uploads(), 0)
-end
-
-function TestStore.test_exclusive()
-  assert(s:put("taken", "first"))
-  local info, err = s:put("taken", "second", nil, { exclusive = true })
-  if info then return end -- the store takes no conditions, which it has said
-  lu.assertEquals(err.kind, "conflict")
-  lu.assertEquals(text_of("taken"), "first")
-  assert(s:put("free", "x", nil, { exclusive = true }))
-end
-
-function TestStore.test_exclusive_upload()
-  assert(s:put("taken", "first"))
-  local done, err = transfer.upload(stream.of(noise(6 * MiB, "second")),
-    { { store = s, key = "taken", exclusive = true } }, { part_size = 5 * MiB })
-  if done then return end
-  lu.assertEquals(err.kind, "conflict")
-  lu.assertEquals(text_of("taken"), "first")
-  lu.assertEquals(TestStore.open_uploads(), 0)
-  upload("free", noise(6 * MiB, "free"), 5 * MiB, { exclusive = true })
-end
 
 -- --- many at once, and other things ---
 

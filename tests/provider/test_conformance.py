@@ -19,6 +19,7 @@ LIMIT = 300
 # What gcp-storage-emulator can't do, whoever asks.
 GCSEMULATOR_LACKS = (
     "test_dots_do_not_leave_the_prefix",  # it keeps keys as paths, and breaks the connection over `..`
+    "test_trailing_slash",  # for the same reason that is the name without it
     "test_abort_leaves_nothing",  # DELETE of an upload session: 501
     "test_copy", "test_copy_replaces",  # rewrite does not take the metadata of the request
     "test_list_pages",  # maxResults is not looked at

@@ -19,9 +19,32 @@ static void read_hash(lua_State *L, struct lk_expected *expected)
     expected->hashed = true;
 }
 
+/* A list of texts, one of which is the beginning. */
+static void read_begins(lua_State *L, struct lk_expected *expected)
+{
+    if (lua_getfield(L, 2, "begins") != LUA_TNIL) {
+        luaL_checktype(L, -1, LUA_TTABLE);
+        lua_Integer count = luaL_len(L, -1);
+        if (count < 1 || count > LK_BEGINS_MAX)
+            lk_misuse(L, "stream.verify", "'begins' must have 1 to %d texts", LK_BEGINS_MAX);
+        for (lua_Integer i = 1; i <= count; i++) {
+            struct lk_begin *begin = &expected->begins[i - 1];
+            lua_geti(L, -1, i);
+            const char *text = luaL_checklstring(L, -1, &begin->len);
+            if (begin->len < 1 || begin->len > LK_BEGIN_LENGTH)
+                lk_misuse(L, "stream.verify", "texts of 'begins' have 1 to %d bytes",
+                          LK_BEGIN_LENGTH);
+            memcpy(begin->bytes, text, begin->len);
+            lua_pop(L, 1);
+        }
+        expected->begin_count = (size_t)count;
+    }
+    lua_pop(L, 1);
+}
+
 int lk_stream_verify_method(lua_State *L)
 {
-    static const char *const keys[] = {"sha256", "size", "name", NULL};
+    static const char *const keys[] = {"sha256", "size", "begins", "name", NULL};
     struct lk_runtime *runtime = lk_runtime_of(L);
     struct lk_expected expected = {.size = LK_ANY_SIZE};
     struct lk_error err;
@@ -35,6 +58,7 @@ int lk_stream_verify_method(lua_State *L)
     if (size >= 0)
         expected.size = (uint64_t)size;
     read_hash(L, &expected);
+    read_begins(L, &expected);
     const char *name = lk_opt_string(L, 2, "name", &len);
     if (!name) {
         name = "the stream";

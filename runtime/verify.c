@@ -14,6 +14,8 @@ struct verify {
     struct lk_stream *input, *output;
     struct lk_hasher *hasher; /* NULL: only counted */
     uint64_t bytes;
+    unsigned char head[LK_BEGIN_LENGTH]; /* the first bytes */
+    size_t head_len;
     struct lk_expected expected;
 };
 
@@ -42,6 +44,41 @@ static int compare(struct verify *verify, struct lk_error *err)
                         verify->expected.name, found_hex, expected_hex);
 }
 
+/* True as long as what is known of the beginning can still be one of the expected ones. */
+static bool begins_well(const struct verify *verify, bool whole)
+{
+    const struct lk_expected *expected = &verify->expected;
+    for (size_t i = 0; i < expected->begin_count; i++) {
+        size_t len = expected->begins[i].len;
+        if (whole && verify->head_len < len)
+            continue;
+        if (memcmp(verify->head, expected->begins[i].bytes,
+                   len < verify->head_len ? len : verify->head_len) == 0)
+            return true;
+    }
+    return expected->begin_count == 0;
+}
+
+/* Adds to the head what it has room for and compares; at the end with whole = true. */
+static int check_begin(struct verify *verify, const struct lk_chunk *chunk, bool whole,
+                       struct lk_error *err)
+{
+    char shown[LK_BEGIN_LENGTH + 1];
+    size_t room = sizeof verify->head - verify->head_len;
+    size_t n = chunk == NULL ? 0 : chunk->len < room ? chunk->len : room;
+
+    if (n > 0)
+        memcpy(verify->head + verify->head_len, chunk->data, n);
+    verify->head_len += n;
+    if (begins_well(verify, whole))
+        return 0;
+    for (size_t i = 0; i < verify->head_len; i++)
+        shown[i] = verify->head[i] >= ' ' && verify->head[i] < 127 ? (char)verify->head[i] : '?';
+    shown[verify->head_len] = '\0';
+    return lk_error_set(err, LK_IO, "%s is not what is expected: it begins with '%s'",
+                        verify->expected.name, shown);
+}
+
 static int pump(struct verify *verify, struct lk_error *err)
 {
     struct lk_chunk *chunk;
@@ -53,11 +90,17 @@ static int pump(struct verify *verify, struct lk_error *err)
             lk_chunk_unref(chunk);
             return wrong_size(verify, "at least ", err);
         }
+        if (check_begin(verify, chunk, false, err) < 0) {
+            lk_chunk_unref(chunk);
+            return -1;
+        }
         if (verify->hasher)
             lk_hasher_update(verify->hasher, chunk->data, chunk->len);
         if (lk_stream_write(verify->output, chunk, err) < 0)
             return -1;
     }
+    if (rc == 0 && check_begin(verify, NULL, true, err) < 0)
+        return -1;
     return rc < 0 ? rc : compare(verify, err);
 }
 

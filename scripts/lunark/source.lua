@@ -21,7 +21,7 @@ local COMMON = {
 local PATHS = { paths = true, exclude = true, exclude_caches = true, one_file_system = true }
 local PROGRAM = {
   program = true, env = true, clean_env = true, cwd = true, user = true, group = true, stdin = true,
-  timeout = true, grace = true, allow_empty = true, ok = true,
+  timeout = true, grace = true, allow_empty = true, ok = true, begins = true,
 }
 local STREAM = { stream = true }
 local PASSED = {
@@ -136,7 +136,14 @@ local function open_program(self, given, level)
   end
   self.process = process
   self.command = given.program
-  self.raw = stream
+  if given.begins then
+    stream, process = stream:verify {
+      begins = given.begins, name = ("the output of '%s'"):format(given.program[1]),
+    }
+    if not stream then
+      return nil, process
+    end
+  end
   self.stream = stream:gzip { level = level, index = true }
   self.suffix = (given.suffix or "") .. ".gz"
   return self

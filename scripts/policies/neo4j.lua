@@ -20,6 +20,10 @@ local CHECKED = {
   [3] = "the backup is whole, its consistency check found inconsistencies",
 }
 
+-- What a dump begins with: marks of its two forms of compression, or none before these. Some versions of
+-- neo4j-admin print messages into it.
+local DUMPS = { "DZV1", "DGV1", "\x1f\x8b", "\x28\xb5\x2f\xfd" }
+
 -- A run of neo4j-admin: folders made, old reports removed.
 local function prepare(job, database, dir)
   local run = { database = database, dir = dir, ok = { 0 } }
@@ -267,7 +271,7 @@ local function dump_all(job)
   before.run(job)
   task.map(job.options.names, job.options.parallel, function(database)
     job:save(database, {
-      program = command.dump(job.options, database), suffix = ".dump",
+      program = command.dump(job.options, database), suffix = ".dump", begins = DUMPS,
       env = { HEAP_SIZE = job.options.heap_size },
       details = { database = database, method = "dump", neo4j_version = job.options.version.text },
     })

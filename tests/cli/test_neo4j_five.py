@@ -139,7 +139,7 @@ class Dumps(Neo4jCase):
         for database in ("neo4j", "system"):
             (archive,) = self.archives(database, ".dump.gz")
             with gzip.open(archive) as file:
-                self.assertEqual(b"DUMP" + random.Random(database).randbytes(100000), file.read())
+                self.assertEqual(b"DZV1" + random.Random(database).randbytes(100000), file.read())
             manifest = self.manifest(archive)
             self.assertEqual({"database": database, "method": "dump", "neo4j_version": version}, manifest["details"])
             self.assertEqual(0, manifest["producers"][0]["code"])
@@ -162,7 +162,14 @@ class Dumps(Neo4jCase):
         self.assertEqual([], self.archives("neo4j", ".dump.gz"))
         (archive,) = self.archives("system", ".dump.gz")
         with gzip.open(archive) as file:
-            self.assertEqual(b"DUMP", file.read(4), "nothing that --verbose says is in the dump")
+            self.assertEqual(b"DZV1", file.read(4), "nothing that --verbose says is in the dump")
+
+    def test_a_dump_with_messages_in_it(self):
+        args = ["backup", "neo4j", "--method", "dump", "--database", "neo4j,system", "--to", self.store]
+        failed = self.lunark(*args, status=1, env=self.env(NEO4J_TEST_CHATTY="1"))
+        self.assertIn("the output of 'neo4j-admin' is not what is expected: it begins with 'neo4j 4.4.10?DZV'",
+                      failed.stderr)
+        self.assertEqual([], self.objects())
 
     def test_refused(self):
         args = ["backup", "neo4j", "--method", "dump", "--to", self.store]

@@ -241,6 +241,23 @@ function TestStream.test_collected_without_close()
 end
 
 -- Parts -----------------------------------------------------------------------------------------------
+function TestStream.test_verify_the_beginning()
+  local function read(text, begins)
+    local made = assert(stream.of(text):verify { begins = begins, name = "it" })
+    return made:read_all()
+  end
+  lu.assertEquals(read("DZV1 rest", { "DGV1", "DZV1" }), "DZV1 rest")
+  lu.assertEquals(read("ab", { "a" }), "ab")
+  for text, shown in pairs { ["DZX1 rest of it and more"] = "DZX1 rest of it ", ["DZ"] = "DZ", ["\n1"] = "?1" } do
+    local ok, err = read(text, { "DGV1", "DZV1" })
+    lu.assertNil(ok)
+    lu.assertEquals({ err.kind, err.message }, {
+      "io", ("it is not what is expected: it begins with '%s'"):format(shown),
+    })
+  end
+  lu.assertErrorMsgContains("1 to 8", function() read("x", {}) end)
+  lu.assertErrorMsgContains("16 bytes", function() read("x", { ("x"):rep(17) }) end)
+end
 
 local TestParts = {}
 

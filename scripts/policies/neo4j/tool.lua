@@ -20,15 +20,19 @@ local WORDS = 8000 -- bytes in which its last words are
 local TIGHT = 16 << 20 -- less free space than this explains a failure
 local SIGKILL = 9
 
---- Takes a version apart: "4.4.10", "neo4j-admin 5.26.0", "2025.01.0".
+--- Takes a version apart: a line "4.4.10", "neo4j-admin 5.26.0" or "2025.01.0". Other lines are not looked at: some
+--- say which Java is used.
 ---@param text string
 ---@return table|nil {major=, minor=, text=}
 function tool.parse_version(text)
-  local shown, major, minor = text:match("((%d+)%.(%d+)[%w.+-]*)")
-  if not major and text:find("^%d+$") then
-    shown, major, minor = text, text, "0"
+  for line in text:gmatch("[^\r\n]+") do
+    local shown = line:match("^%s*neo4j%-admin%s+(%d+[%w.+-]*)%s*$") or line:match("^%s*(%d+[%w.+-]*)%s*$")
+    local major, minor = (shown or ""):match("^(%d+)%.?(%d*)")
+    if major then
+      return { major = math.tointeger(major), minor = math.tointeger(minor) or 0, text = shown }
+    end
   end
-  return major and { major = math.tointeger(major), minor = math.tointeger(minor), text = shown }
+  return nil
 end
 
 --- Asks neo4j-admin for its version.

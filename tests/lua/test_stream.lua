@@ -248,7 +248,8 @@ function TestStream.test_verify_the_beginning()
   end
   lu.assertEquals(read("DZV1 rest", { "DGV1", "DZV1" }), "DZV1 rest")
   lu.assertEquals(read("ab", { "a" }), "ab")
-  for text, shown in pairs { ["DZX1 rest of it and more"] = "DZX1 rest of it ", ["DZ"] = "DZ", ["\n1"] = "?1" } do
+  local wrong = { ["DZX1 rest of it and more"] = "DZX1 rest of it ", ["DZ"] = "DZ", ["\n1"] = "?1" }
+  for text, shown in pairs(wrong) do
     local ok, err = read(text, { "DGV1", "DZV1" })
     lu.assertNil(ok)
     lu.assertEquals({ err.kind, err.message }, {

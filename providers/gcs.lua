@@ -189,6 +189,7 @@ function Store:put(key, body, meta, how)
   }
   if not object then
     if err.status == 412 then return self:written_before(resource, sent, err) end
+    if err.kind == "corrupt" then err.retryable = true end -- nothing was stored, and the bytes are still here
     return nil, err
   end
   local ok
@@ -441,7 +442,7 @@ end
 
 local function gone(self, err)
   if err.status == 404 or err.status == 410 then
-    err.kind = "conflict"
+    err.kind = "io" -- no `conflict`: the key is not taken
     err.message = ("%s: the store knows nothing of this upload any more"):format(self.resource.name)
     err.hint = "its session has ended: after a week, or because somebody has ended it"
   end

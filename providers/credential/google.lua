@@ -18,6 +18,7 @@ local TOKEN_URI = "https://oauth2.googleapis.com/token"
 local METADATA = "169.254.169.254"
 local TOKEN_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 local LIFETIME = 3600 -- seconds asked for
+local NEAR = { ["127.0.0.1"] = true, localhost = true, ["[::1]"] = true, [METADATA] = true }
 
 ---@class lunark.google.Context
 ---@field env fun(name: string): string?
@@ -48,12 +49,12 @@ end
 
 -- --- requests to token services ---
 
--- Keys are not sent in the clear, but to this machine.
+-- Keys are not sent in the clear, but to this machine and its metadata service.
 local function check_url(address, field, where)
   local scheme, host = (address or ""):match("^(https?)://([^/?#]+)")
   if not scheme then return bad(nil, "%s: %s is no URL", where, field) end
   local name = host:gsub(":%d+$", "")
-  if scheme == "http" and name ~= "127.0.0.1" and name ~= "localhost" and name ~= "[::1]" then
+  if scheme == "http" and not NEAR[name] then
     return bad(nil, "%s: %s %s: https is expected", where, field, address)
   end
   return host
@@ -93,8 +94,8 @@ local function token_error(context, response, what)
   return err
 end
 
--- The answer's JSON, or nil, err.
-local function ask(context, request, what)
+-- The answer, whose status is 200, or nil, err.
+local function send(context, request, what)
   request.max, request.connect_timeout = 256 * 1024, request.connect_timeout or 10
   request.idle_timeout = request.idle_timeout or 30
   local response, err = context.http.request(request)
@@ -103,6 +104,13 @@ local function ask(context, request, what)
     return nil, err
   end
   if response.status ~= 200 then return nil, token_error(context, response, what) end
+  return response
+end
+
+-- The answer's JSON, or nil, err.
+local function ask(context, request, what)
+  local response, err = send(context, request, what)
+  if not response then return nil, err end
   local body = json.decode(response.body)
   if type(body) ~= "table" then
     return nil, sys.error {
@@ -208,19 +216,46 @@ local function impersonate(context, address, delegates, token, where)
   return context.secret(body.accessToken), time.parse(body.expireTime or "") or context.clock() + LIFETIME
 end
 
--- The token of another identity provider, read from its file each time: a kubelet swaps it.
+-- What a source of the other identity provider's tokens says: a file or an address, asked each time. A
+-- kubelet swaps the file; a build server has the address.
+local function subject_text(context, source, where)
+  if source.file then
+    local text, err = context.read(source.file)
+    if not text then return bad(nil, "%s: subject token: %s", where, err.message) end
+    return text
+  end
+  local headers = {}
+  for name, value in pairs(source.headers or {}) do headers[name] = context.secret(tostring(value)) end
+  local response, err = send(context, { url = source.url, headers = headers }, where .. ", subject token")
+  return response and response.body, err
+end
+
 local function subject_token(context, source, where)
-  local text, err = context.read(source.file)
-  if not text then return bad(nil, "%s: subject token: %s", where, err.message) end
+  local text, err = subject_text(context, source, where)
+  if not text then return nil, err end
+  local place = source.file or source.url
   if source.format and source.format.type == "json" then
     local field = source.format.subject_token_field_name or "access_token"
     local found = json.decode(text)
     text = type(found) == "table" and found[field]
-    if type(text) ~= "string" then return bad(nil, "%s: %s has no field '%s'", where, source.file, field) end
+    if type(text) ~= "string" then return bad(nil, "%s: %s has no field '%s'", where, place, field) end
   end
   text = text:match("^%s*(.-)%s*$")
-  if text == "" then return bad(nil, "%s: %s holds no token", where, source.file) end
+  if text == "" then return bad(nil, "%s: %s holds no token", where, place) end
   return context.secret(text)
+end
+
+local function check_subject(context, source, where)
+  if type(source) == "table" and type(source.file) == "string" then
+    context.grant_read(source.file)
+    return true
+  elseif type(source) == "table" and type(source.url) == "string" and not source.environment_id then
+    local host, err = check_url(source.url, "credential_source.url", where)
+    if host then context.grant(host) end
+    return host and true, err
+  end
+  return bad("use a configuration whose credential_source is a file or a url",
+    "%s: external_account with a token source that is not supported", where)
 end
 
 -- Workload identity federation: RFC 8693 at the security token service.
@@ -228,13 +263,7 @@ kinds.external_account = {
   needs = { "audience", "subject_token_type", "token_url" },
   urls = { "token_url", "service_account_impersonation_url" },
   check = function(context, account, where)
-    local source = account.credential_source
-    if type(source) ~= "table" or type(source.file) ~= "string" then
-      return bad("use a configuration whose credential_source is a file",
-        "%s: external_account with a token source that is not supported", where)
-    end
-    context.grant_read(source.file)
-    return true
+    return check_subject(context, account.credential_source, where)
   end,
   fetch = function(context, account, where)
     local subject, err = subject_token(context, account.credential_source, where)

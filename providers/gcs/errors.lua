@@ -87,8 +87,9 @@ function errors.classify(response, context)
   local kind, retryable = of_status(status)
   local known = reason and REASONS[reason]
   if known then kind, retryable = known[1], known[2] or false end
+  if status == 400 and message and message:find("doesn't match calculated", 1, true) then kind = "corrupt" end
   local text, hint = message_of(status, reason, message, context)
-  hint = hint or known and known[3]
+  hint = hint or known and known[3] or kind == "corrupt" and "the bytes were changed on their way" or nil
   if kind == "auth" then
     hint = hint or status == 403 and ROLE or "the store refuses these credentials"
     if context.source then hint = ("%s; the credentials are from %s"):format(hint, context.source) end

@@ -205,7 +205,9 @@ function TestFiles.test_workload_identity_of_a_service_account()
 end
 
 function TestFiles.test_token_sources_that_are_not_supported()
-  local sources = { { executable = { command = "x" } }, { environment_id = "aws1" }, { url = "http://x" } }
+  local sources = {
+    { executable = { command = "x" } }, { environment_id = "aws1" }, { url = "aws", environment_id = "aws1" },
+  }
   for _, source in ipairs(sources) do
     local credentials = federated { credential_source = source }
     local _, err = google.find(machine({}, {}, {}, { credentials = credentials }))

@@ -56,6 +56,10 @@ class Case(harness.Case):
         _, body, _ = self.google.ask("GET", "/storage/v1/b/bucket/o")
         return sorted(one["name"] for one in json.loads(body).get("items", []))
 
+    def read_text(self, name):
+        with open(self.path(name), encoding="utf-8") as file:
+            return file.read()
+
     def assert_backup(self):
         kinds = [key.split("-")[-1].split(".", 1)[-1] for key in self.stored()]
         self.assertEqual(["manifest.json", "tar.gz", "tar.gz"], sorted(kinds), self.stored())
@@ -142,7 +146,7 @@ class Credentials(Case):
         for skew in (7200, -7200):
             self.google.skew = skew
             done = self.backup(self.service_account())
-            self.assertIn(f"the server's clock is {skew} s ahead", done.stderr)
+            self.assertRegex(done.stderr, rf"the server's clock is {'-' * (skew < 0)}7[12]\d\d s ahead")
 
     def test_user(self):
         text = json.dumps({"type": "authorized_user", **CLIENT, "token_uri": self.google.url + "/token",
@@ -171,6 +175,17 @@ class Credentials(Case):
         self.assert_backup()
         used = {one["headers"]["authorization"] for one in self.google.seen("POST", "^/upload")}
         self.assertEqual({"Bearer ya29.token-2"}, used)
+
+    def test_workload_identity_of_a_build_server(self):
+        source = {"url": self.google.url + "/identity?audience=google",
+                  "headers": {"Authorization": "bearer request-s3cret"},
+                  "format": {"type": "json", "subject_token_field_name": "value"}}
+        self.backup(self.federated(credential_source=source))
+        self.assert_backup()
+        self.write("federated.json", self.read_text("federated.json").replace("request-s3cret", "s3cret-of-another"))
+        failed = self.backup({"GOOGLE_APPLICATION_CREDENTIALS": self.path("federated.json")}, status=3)
+        self.assertIn("subject token: no access token: not for you", failed.stderr)
+        self.assertNotIn("s3cret", failed.stderr)
 
     def test_metadata(self):
         self.backup({"GCE_METADATA_HOST": self.google.host, "NO_GCE_CHECK": ""})
@@ -274,6 +289,24 @@ return policy {
         self.assertIn("The given token is not the pool's", err.decode())
         self.assertEqual([], self.stored())
 
+    def test_source_that_fails(self):
+        self.write("policies/broken.lua", """-- SPDX-License-Identifier: MIT
+local policy = require "lunark.policy"
+return policy {
+  api = 1, name = "broken", summary = "a program that fails after 12 MiB", needs = { exec = { "sh" } },
+  options = {},
+  backup = function(job)
+    job:save("n", { program = { "sh", "-c", "head -c 12000000 /dev/urandom; exit 7" }, suffix = ".raw" })
+  end,
+}
+""")
+        failed = self.lunark("backup", "broken", "--scripts", self.dir, "--to", self.url, status=None,
+                             env=self.env(**self.service_account()))
+        self.assertIn(failed.returncode, (1, 3), failed.stderr)
+        self.assertIn("7", failed.stderr)
+        self.assertEqual((1, 0, 1), self.google.sessions())
+        self.assertEqual([], self.stored())
+
     def test_ended(self):
         child = self.begin(self.service_account(), rate="3M")
         child.send_signal(signal.SIGTERM)
@@ -292,6 +325,56 @@ return policy {
         self.assertIn("billing account", err)
         self.assertEqual((1, 0, 1), self.google.sessions())
         self.assertEqual([], self.stored())
+
+
+class Statuses(Case):
+    """What the command makes of the store's answers: https://cloud.google.com/storage/docs/json_api/v1/status-codes"""
+
+    def refuse_once(self, method, pattern, status, reason, times):
+        left = [times]
+
+        def door(asked, path):
+            if asked == method and re.search(pattern, path) and left[0]:
+                left[0] -= 1
+                refuse(status, reason, "The store's words.")
+        self.google.before = door
+
+    def test_for_good(self):
+        self.write("tree/noise", os.urandom(3 << 20))
+        key, cases = self.service_account(), [
+            (400, "invalidArgument"), (401, "authError"), (403, "forbidden"), (403, "accountDisabled"), (404, "notFound"),
+            (405, "methodNotAllowed"), (409, "conflict"), (410, "gone"), (411, "required"), (413, "uploadTooLarge"),
+            (416, "requestedRangeNotSatisfiable"), (451, "unavailableForLegalReasons"), (501, "notImplemented")]
+        for step, method, pattern in (("begin", "POST", "uploadType=resumable"), ("part", "PUT", "upload_id=")):
+            for status, reason in cases:
+                with self.subTest(step, status=status, reason=reason):
+                    self.google.asked.clear()
+                    self.refuse_once(method, pattern, status, reason, -1)
+                    failed = self.backup(key, status=None)
+                    self.assertIn(failed.returncode, (1, 2, 3), failed.stderr)
+                    if status in (401, 403):
+                        self.assertEqual(3, failed.returncode, failed.stderr)
+                        self.assertIn("the credentials are from GOOGLE_APPLICATION_CREDENTIALS", failed.stderr)
+                    self.assertEqual([], self.stored())
+                    begun, made, ended = self.google.sessions()
+                    # A key that is taken by somebody else is tried with the next seconds.
+                    expected = 0 if step == "begin" else 8 if status == 409 else 1
+                    self.assertEqual((expected, 0, expected), (begun, made, ended))
+
+    def test_for_a_moment(self):
+        self.write("tree/noise", os.urandom(3 << 20))
+        key = self.service_account()
+        for status, reason in ((408, "requestTimeout"), (429, "rateLimitExceeded"), (500, "internalError"),
+                               (502, "badGateway"), (503, "backendError"), (504, "gatewayTimeout"),
+                               (403, "userRateLimitExceeded")):
+            with self.subTest(status=status):
+                before = len(self.stored())
+                self.google.asked.clear()
+                self.refuse_once("POST", "^/upload", status, reason, 2)
+                self.lunark("backup", "files", self.tree, "--name", f"n{status}", "--to", self.url,
+                            env=self.env(**key))
+                self.assertEqual(before + 3, len(self.stored()), "no duplicate")
+                self.assertEqual((1, 1, 0), self.google.sessions())
 
 
 class Permissions(Case):

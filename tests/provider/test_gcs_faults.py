@@ -371,7 +371,7 @@ class Uploads(Scripted):
         for status in (404, 410):
             result, _ = self.run_case("upload", [
                 dict(answer(status), match={"method": "PUT", "path": SESSION}, times=0)])
-            self.assertEqual(result["kind"], "conflict", result)
+            self.assertEqual(result["kind"], "io", result)
             self.assertIn("session", result["hint"])
 
     def test_upload_that_fails_is_ended(self):
@@ -388,6 +388,19 @@ class Uploads(Scripted):
         self.assertEqual(result["kind"], "corrupt", result)
         self.assertIn("the store reports crc32c AAAAAA==", result["message"])
         self.assertEqual(len(self.matching(seen, "DELETE", "generation=77")), 1)
+
+    def test_bytes_that_the_store_refuses(self):
+        words = 'Provided CRC32C "AAAAAA==" doesn\'t match calculated CRC32C "lEfIpA==".'
+        for case in ("upload", "upload_exact"):
+            result, seen = self.run_case(case, [
+                dict(answer(400, "invalid", words), match=self.LAST, times=0),
+                dict(answer(499), match={"method": "DELETE"})])
+            self.assertEqual((result["kind"], result["hint"]), ("corrupt", "the bytes were changed on their way"), result)
+            self.assertIn("doesn't match calculated", result["message"])
+            self.assertEqual(len(self.matching(seen, "DELETE", SESSION)), 1)
+        result, _ = self.run_case("put", [dict(answer(400, "invalid", words), match={"method": "POST"})],
+                                  upstream="fakegcs")
+        self.assertTrue(result["ok"], "sent again")
 
     def test_session_that_takes_nothing(self):
         result, seen = self.run_case("upload_only", [

@@ -6,6 +6,7 @@ neither. It gives nothing to a request that is not exactly what the service asks
 
     /token          RFC 7523 (RS256, verified with openssl) and refresh tokens: https://oauth2.googleapis.com/token
     /sts            RFC 8693: https://sts.googleapis.com/v1/token
+    /identity       a build server's tokens for other services, such as GitHub's
     /iam/...        https://iamcredentials.googleapis.com/v1/...:generateAccessToken
     /computeMetadata/v1/instance/service-accounts/default/token"""
 import base64
@@ -198,6 +199,10 @@ class GoogleServer(Tokens, http.server.ThreadingHTTPServer):
             return self.token(form, self.url) if place == "/token" else self.sts(form)
         if place.startswith("/iam/"):
             return self.impersonate(place, headers, body)
+        if place == "/identity":
+            must(method == "GET" and path.endswith("?audience=google") and
+                 headers.get("authorization") == "bearer request-s3cret", "not for you", 403)
+            return 200, {"value": self.subject()}, ()
         if place == METADATA:
             return self.metadata(headers)
         self.before(method, path)

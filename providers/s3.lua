@@ -116,7 +116,12 @@ function Store:send(r)
     self.ctx.log.debug(("s3: bucket %s is in region %s, not %s"):format(self.bucket, region, self.region))
     self:move_to(region)
     response, err = self:attempt(r)
-    if not response then return nil, err end
+    if not response then
+      if err.kind == "denied" then
+        err.hint = ("the bucket is in region %s: ?region=%s"):format(region, region)
+      end
+      return nil, err
+    end
     if response.status >= 200 and response.status < 300 then return response end
   end
   return nil, self:classify(response, r)

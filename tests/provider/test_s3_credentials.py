@@ -181,24 +181,61 @@ class Credentials(Case):
             file.write(os.urandom(24 << 20))
         return tree
 
-    def test_renewed_in_mid_upload(self):
-        env = self.web_identity()
+    def runs_while(self, env, change):
+        """A backup with credentials for 2 s each; `change` is called when it has the first ones."""
         self.service.seconds = 2
         child = self.start("backup", "files", self.slow_tree(), "--name", "n", "--to", self.url(),
-                           "--limit-rate", "6M", env=env)
+                           "--limit-rate", "6M", env={"HOME": self.path("home"), **env})
         while not self.service.given:
             self.assertIsNone(child.poll())
             child_wait(child, 0.05)
-        self.swap("jwt.two")
-        self.service.authorization = lambda: "jwt.two"
+        change()
         _, err = child.communicate(timeout=60)
         self.assertEqual(0, child.returncode, err.decode())
-        tokens = [dict(urllib.parse.parse_qsl(one["body"]))["WebIdentityToken"] for one in self.service.asked]
-        self.assertEqual("jwt.one", tokens[0])
-        self.assertEqual("jwt.two", tokens[-1])
-        self.assertGreaterEqual(len(tokens), 3)
+        self.assertGreaterEqual(self.service.given, 3)
         self.assertEqual(2, self.stored())
         self.assertEqual([], self.ask("uploads"))
+        return err.decode()
+
+    def test_renewed_in_mid_upload(self):
+        def change():
+            self.swap("jwt.two")
+            self.service.authorization = lambda: "jwt.two"
+        self.runs_while(self.web_identity(), change)
+        tokens = [dict(urllib.parse.parse_qsl(one["body"]))["WebIdentityToken"] for one in self.service.asked]
+        self.assertEqual(("jwt.one", "jwt.two"), (tokens[0], tokens[-1]))
+
+    def test_pod_identity_renewed_in_mid_upload(self):
+        self.write("mount/..first/token", "pod one")
+        os.symlink("..first", self.path("mount", "..data"))
+        os.symlink("..data/token", self.path("mount", "token"))
+        self.service.authorization = lambda: "pod one"
+
+        def change():
+            self.swap("pod two")
+            self.service.authorization = lambda: "pod two"
+        said = self.runs_while({"AWS_CONTAINER_CREDENTIALS_FULL_URI": self.service.url + "/container",
+                                "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": self.path("mount", "token")}, change)
+        tokens = [one["headers"]["authorization"] for one in self.asked("/container")]
+        self.assertEqual(("pod one", "pod two"), (tokens[0], tokens[-1]))
+        self.assertNotIn("pod two", said)
+
+    def test_instance_renewed_in_mid_upload(self):
+        def change():
+            self.service.token = "another-metadata-token"
+        self.runs_while({"AWS_EC2_METADATA_SERVICE_ENDPOINT": self.service.url, "AWS_EC2_METADATA_DISABLED": "false"},
+                        change)
+
+    def test_role_renewed_in_mid_upload(self):
+        """With the keys that its source has by then."""
+        self.write("home/.aws/config", f"[profile night]\nrole_arn = {ROLE}\nsource_profile = base\n"
+                   f"services = here\n[services here]\nsts =\n  endpoint_url = {self.service.url}\n")
+        keys = "[base]\naws_access_key_id = {}\naws_secret_access_key = x\n"
+        self.write("home/.aws/credentials", keys.format("AKONE"))
+        self.runs_while({"AWS_PROFILE": "night"}, lambda: self.write("home/.aws/credentials", keys.format("AKTWO")))
+        signed = [one["headers"]["authorization"] for one in self.service.asked]
+        self.assertIn("Credential=AKONE/", signed[0])
+        self.assertIn("Credential=AKTWO/", signed[-1])
 
     def test_not_to_be_renewed_in_mid_upload(self):
         env = self.web_identity()

@@ -83,7 +83,7 @@ end
 ---@param used any
 ---@return boolean
 function Renewal:refused(used)
-  if used ~= self.current then return self.current ~= nil end
+  if used ~= self.current then return true end
   if not self.proven then return false end
   self.current, self.proven = nil, false
   return true

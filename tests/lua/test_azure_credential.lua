@@ -218,7 +218,10 @@ function TestTokens.test_those_that_were_revoked()
   lu.assertFalse(found:refused(used), "it never worked")
   found:worked(used)
   lu.assertTrue(found:refused(used))
+  lu.assertTrue(found:refused(used), "of several requests under way each is to be tried again")
   lu.assertEquals(found:get().token:reveal(), "Bearer two")
+  lu.assertTrue(found:refused(used))
+  lu.assertFalse(found:refused(found:get()), "nor does the new one work")
 end
 
 function TestTokens.test_answers_of_a_machine()

@@ -80,6 +80,21 @@ local cases = {
     assert(round_trip(3 * MiB + 5, { exclusive = true }))
     return upload(3 * MiB + 5, { exclusive = true })
   end,
+  stalled = function()
+    local real = s.inner.ctx.http
+    s.inner.ctx.http = setmetatable({ request = function(options)
+      options.idle_timeout = 1
+      return real.request(options)
+    end }, { __index = real })
+    return round_trip(3 * MiB + 5)
+  end,
+  many = function()
+    local size = 10001 * 64 - 1
+    local target = { store = s, key = "big", meta = { mark = "yes" }, exclusive = true }
+    local done = assert(transfer.upload(stream.of(noise(size)), { target }, { part_size = 64 }))
+    local back <close> = assert(s:get("big"))
+    return done.parts == 10001 and back:read_all(size) == noise(size)
+  end,
   cancel = function()
     local running = task.spawn(upload, 8 * MiB, { source = stream.of(noise(8 * MiB)):limit(4 * MiB) })
     task.sleep(0.7)

@@ -65,6 +65,15 @@ class Case(harness.Case):
             "GET", f"{url}&{azurite_server.sas('rl')}", context=ssl.create_default_context(cafile=self.ca)))
         return [name.text for name in listed.iter("Name")]
 
+    def conformance(self, **env):
+        """The conformance suite with these credentials."""
+        env = {**self.environment(**env), "LUNARK_TEST_STORE": f"azure://bucket/{self.prefix}",
+               "LUNARK_TEST_WRONG": "account_key=" + WRONG}
+        child = subprocess.run([os.path.join(harness.BUILD, "luarun"), "tests/lua/run.lua",
+                                "tests/provider/conformance.lua"], cwd=ROOT, env=harness.environment(**env), timeout=120,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        self.assertEqual(0, child.returncode, child.stdout.decode())
+
     def assert_stored(self):
         self.assertEqual(3, len(self.stored()), "the archive, its manifest, latest")
 
@@ -94,6 +103,9 @@ class Keys(Case):
         self.assert_stored()
         listed = self.lunark("list", f"azure://bucket/{self.prefix}", env=self.environment(**env))
         self.assertIn("n", listed.stdout)
+
+    def test_all_that_a_store_does(self):
+        self.conformance(AZURE_STORAGE_SAS_TOKEN=azurite_server.sas("rwdlac", resources="co"))
 
     def test_signature_that_may_only_write(self):
         done = self.backup(AZURE_STORAGE_SAS_TOKEN="?" + azurite_server.sas("wc", resources="co"), status=1)
@@ -267,12 +279,22 @@ class Tokens(Case):
         self.backup(**self.client(AZURE_CLIENT_SECRET=SECRET, http_proxy=PROXY), status=3)
         self.assertEqual(2, len(self.service.given))
 
+    def test_token_that_ends_early(self):
+        self.service.really = 2
+        status, err = self.slow(self.machine(), then=lambda: None)
+        self.assertEqual(0, status, err)
+        self.assert_stored()
+        self.assertGreaterEqual(len(self.service.given), 2)
+
     def test_token_that_the_store_refuses(self):
         self.service.seconds = -60
         failed = self.backup(**self.machine(), status=3)
         self.assertIn("the credentials are from the machine's managed identity", failed.stderr)
         for token in self.service.given:
             self.assertNotIn(token, failed.stderr)
+
+    def test_all_that_a_store_does(self):
+        self.conformance(**self.machine())
 
     def test_no_token_in_the_clear(self):
         env = self.machine(AZURE_STORAGE_BLOB_ENDPOINT="http://blobs.example:1/lunarktest")

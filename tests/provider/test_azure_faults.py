@@ -338,6 +338,19 @@ class Uploads(Case):
             result, seen = self.run_case("upload_exclusive", [dict(fault, match=LIST)])
             self.assertTrue(result["ok"], result)
 
+    def test_server_that_stalls(self):
+        for fault in ({"match": SECOND, "hold": 100}, {"match": LIST, "forward": True, "hold": 100},
+                      {"match": {"method": "HEAD"}, "hold": 100}):
+            result, _ = self.run_case("stalled", [fault])
+            self.assertTrue(result["ok"], result)
+            self.assertLess(self.seconds, 30)
+
+    def test_list_of_many_blocks_whose_answer_is_lost(self):
+        result, seen = self.run_case("many", [dict(match=LIST, forward=True, drop=True)])
+        self.assertTrue(result["ok"], result)
+        self.assertEqual(len(self.blocks(seen)), 10001)
+        self.assertEqual(len(self.matching(seen, "PUT", "comp=blocklist")), 2)
+
     def test_key_that_is_taken(self):
         result, seen = self.run_case("upload_twice", [])
         self.assertEqual(result.get("kind"), "conflict", result)

@@ -61,14 +61,15 @@ def session(url, policy):
 
 
 class MinioServers:
-    def minio(self, buckets, lock=()):
-        """Starts it with these buckets, those in `lock` with object lock; its port."""
+    def minio(self, buckets, lock=(), **settings):
+        """Starts it with these buckets, those in `lock` with object lock, and settings for its environment; its port."""
         program = os.path.join(self.cache, f"minio-{VERSION}", "minio")
         self.need(program, "minio")
         port, data = self.port(), os.path.join(self.scratch, "minio")
         os.makedirs(data, exist_ok=True)
         env = dict(self.clean(), MINIO_ROOT_USER=ACCESS, MINIO_ROOT_PASSWORD=SECRET, MINIO_BROWSER="off",
-                   MINIO_KMS_SECRET_KEY=KMS, MINIO_UPDATE="off", HOME=self.scratch, MINIO_SCANNER_SPEED="slowest")
+                   MINIO_KMS_SECRET_KEY=KMS, MINIO_UPDATE="off", HOME=self.scratch, MINIO_SCANNER_SPEED="slowest",
+                   **settings)
         child = self.start([program, "server", "--quiet", "--address", f"127.0.0.1:{port}", data], "minio", env=env)
         self.wait_for(port, child, "minio")
         url = f"http://127.0.0.1:{port}"

@@ -134,6 +134,13 @@ local function from_authority(context, tenant, client, source, proof)
   end)
 end
 
+-- What stands in a file or variable, kept out of messages from now on.
+local function secret_text(context, text)
+  text = text:match("^%s*(.-)%s*$")
+  if text ~= "" then context.secret(text) end
+  return text
+end
+
 local function identity(context)
   local options = context.options
   local tenant = options.tenant_id or context.env("AZURE_TENANT_ID")
@@ -162,7 +169,7 @@ function entra.client_secret(context)
     if not text then text, err = context.read(path) end
     if not text then return bad(nil, "AZURE_CLIENT_SECRET_FILE: %s", err.message) end
     if type(text) ~= "string" then text = text:reveal() end
-    return { { "client_secret", text:match("^%s*(.-)%s*$") } }
+    return { { "client_secret", secret_text(context, text) } }
   end)
 end
 
@@ -180,7 +187,7 @@ function entra.workload(context)
     if not text then return bad(nil, "AZURE_FEDERATED_TOKEN_FILE: %s", err.message) end
     return {
       { "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" },
-      { "client_assertion", text:match("^%s*(.-)%s*$") },
+      { "client_assertion", secret_text(context, text) },
     }
   end)
 end

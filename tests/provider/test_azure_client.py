@@ -151,6 +151,14 @@ class Backups(Case):
         self.lunark("backup", "files", self.path("tree"), "--name", "tree", "--no-latest", "--to", self.URL,
                     env=may("cw"))
 
+    def test_container_that_is_not_there(self):
+        self.write("tree/file", b"x")
+        for url, words in (("azure://nowhere/x", "there is no such container\nhint: make the container"),
+                           ("azure://lunark-test/x?account=nobody&endpoint=http://127.0.0.1:1", "connect")):
+            failed = self.lunark("backup", "files", self.path("tree"), "--name", "n", "--to", url, status=3, env=self.env)
+            self.assertIn(words, failed.stderr)
+        self.lunark("list", "azure://nowhere/x", status=3, env=self.env)
+
     def test_stopped(self):
         self.write("tree/noise", os.urandom(24 << 20))
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -84,6 +84,18 @@ class Keys(Case):
             self.backup(**{name: KEY})
         self.assertEqual(7, len(self.stored()))
 
+    def test_account_in_the_name_of_the_host(self):
+        """The two ways to write it, as the service has it: https://ACCOUNT.blob.SUFFIX."""
+        port = self.endpoint.rsplit(":", 1)[1].split("/")[0]
+        base = f"https://{ACCOUNT}.blob.localhost:{port}"
+        env = self.environment(AZURE_STORAGE_KEY=KEY, AZURE_STORAGE_BLOB_ENDPOINT=None)
+        for url in (f"{base}/bucket/{self.prefix}/a%20b", f"azure://bucket/{self.prefix}/a%20b?endpoint={base}"):
+            self.lunark("backup", "files", self.path("tree"), "--name", "n", "--to", url, env=env)
+            self.assertIn("n", self.lunark("list", url, env=env).stdout)
+        self.assertEqual({f"{self.prefix}/a b/n"}, {os.path.dirname(key) for key in self.stored()})
+        env["AZURE_STORAGE_ACCOUNT"] = "another"
+        self.lunark("list", f"{base}/bucket/{self.prefix}/a%20b", env=env)
+
     def test_account_key_in_a_file(self):
         self.backup(AZURE_STORAGE_KEY_FILE=self.write("key", KEY + "\n"))
         self.assert_stored()

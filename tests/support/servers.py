@@ -204,7 +204,7 @@ class Servers(MinioServers, GcsServers, AzuriteServers, WebdavServers):
         openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=lunark test CA")
         openssl("req", *new, "-keyout", "host.key", "-out", "host.csr", "-subj", "/CN=127.0.0.1")
         with open(os.path.join(self.scratch, "ext"), "w", encoding="ascii") as file:
-            file.write("subjectAltName=IP:127.0.0.1\n")
+            file.write("subjectAltName=IP:127.0.0.1,DNS:*.blob.localhost\n")
         openssl("x509", "-req", "-in", "host.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
                 "-out", "host.pem", "-days", "2", "-extfile", "ext")
         self.env["LUNARK_TEST_CA"] = os.path.join(self.scratch, "ca.pem")

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -248,6 +249,15 @@ int lk_file_sync(struct lk_file *file, struct lk_error *err)
         return 0;
     }
     return disk_error(err, errno, "sync", file->path);
+}
+
+int lk_file_lock(struct lk_file *file, struct lk_error *err)
+{
+    if (flock(file->fd, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    if (errno == EWOULDBLOCK)
+        return lk_error_set(err, LK_CONFLICT, "%s is locked", file->path);
+    return disk_error(err, errno, "lock", file->path);
 }
 
 int lk_file_size(struct lk_file *file, uint64_t *size, struct lk_error *err)

@@ -35,6 +35,9 @@ int lk_file_write(struct lk_file *file, const void *data, size_t len, uint64_t o
                   struct lk_error *err);
 int lk_file_sync(struct lk_file *file, struct lk_error *err);
 int lk_file_size(struct lk_file *file, uint64_t *size, struct lk_error *err);
+/* Takes the file's lock for this descriptor, without waiting; LK_CONFLICT when another has it. It
+ * is let go of when the file is closed, however its process ends. */
+int lk_file_lock(struct lk_file *file, struct lk_error *err);
 /* A directory to be synced with lk_file_sync, so that names made in it last. Needs write. */
 struct lk_file *lk_file_open_dir(struct lk_caps *caps, const char *path, struct lk_error *err);
 /* What an unprivileged user may still write there. */

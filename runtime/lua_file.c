@@ -191,6 +191,18 @@ static int file_size(lua_State *L)
     return 1;
 }
 
+static int file_lock(lua_State *L)
+{
+    struct lk_file *file = lk_check_file(L, 1, "file.lock");
+    struct lk_error err;
+
+    if (lk_file_lock(file, &err) < 0) {
+        return lk_push_error(L, &err);
+    }
+    lua_pushboolean(L, true);
+    return 1;
+}
+
 static int file_stream(lua_State *L)
 {
     struct lk_file *file = lk_check_file(L, 1, "file.stream");
@@ -275,9 +287,13 @@ static int free_bytes(lua_State *L)
 
 int lk_open_file(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"pwrite", file_pwrite}, {"sync", file_sync},
-                                       {"size", file_size},     {"stream", file_stream},
-                                       {"close", file_close},   {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"pwrite", file_pwrite},
+                                       {"sync", file_sync},
+                                       {"size", file_size},
+                                       {"stream", file_stream},
+                                       {"lock", file_lock},
+                                       {"close", file_close},
+                                       {NULL, NULL}};
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg functions[] = {
         {"open", open_file}, {"sync_dir", sync_dir}, {"free_bytes", free_bytes}, {NULL, NULL}};

@@ -11,6 +11,7 @@
 local exit = require "lunark.exit"
 local fs = require "lunark.fs"
 local crypto = require "lunark.core.crypto"
+local lock = require "lunark.lock"
 local log = require "lunark.log"
 local manifest = require "lunark.manifest"
 local naming = require "lunark.naming"
@@ -30,6 +31,8 @@ local backup = {}
 backup.KEY_TRIES = 120
 --- How often an item is read again because another run took its key in the meantime.
 backup.CONFLICT_TRIES = 8
+
+local WORK = "^lunark%-%x+$" -- names of work folders
 
 local OPEN = {
   to = true, stores = true, options = true, policy = true, style = true, latest = true, compress = true,
@@ -173,7 +176,8 @@ function Job:warn(message, fields)
   log.warn(message, fields)
 end
 
---- A fresh folder below the work directory, removed when the job is closed.
+--- A fresh folder below the work directory, removed when the job is closed. What killed runs have left beside it is
+--- removed first, where --work-dir names the directory.
 ---@return string|nil path
 ---@return table|nil err
 function Job:work_dir()
@@ -183,6 +187,10 @@ function Job:work_dir()
       return nil, err
     end
     self.work = self.work_path
+    self.work_lock = lock.take(self.work)
+    for _, path in ipairs(lock.sweep(fs.dirname(self.work), WORK)) do
+      log.info(("%s was left by a run that did not end well and is removed"):format(path))
+    end
   end
   return self.work
 end
@@ -535,6 +543,9 @@ function Job:close()
         log.warn(("%s could not be removed: %s"):format(path, err.message))
       end
     end)
+    if self.work_lock then
+      self.work_lock:close()
+    end
   end
 end
 Job.__close = Job.close

@@ -18,6 +18,10 @@ function File:sync() end
 ---@return integer|nil bytes, lunark.Error|nil
 function File:size() end
 
+--- Takes the lock of the file, without waiting; it ends with the file, or the process.
+---@return boolean|nil, lunark.Error|nil err kind conflict when another has it
+function File:lock() end
+
 --- The bytes from first to last (inclusive), as far as the file has them.
 ---@param first? integer default 0
 ---@param last? integer default the end

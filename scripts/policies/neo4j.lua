@@ -9,6 +9,7 @@ local command = require "policies.neo4j.command"
 local exec = require "lunark.exec"
 local folder = require "policies.neo4j.folder"
 local fs = require "lunark.fs"
+local lock = require "lunark.lock"
 local log = require "lunark.log"
 local options = require "policies.neo4j.options"
 local policy = require "lunark.policy"
@@ -238,31 +239,31 @@ local function expand(job, dir)
   return names
 end
 
-local function backup_all(job)
+-- The folder that neo4j-admin writes to, and what keeps other runs out of it.
+local function open_folder(job)
   local given = job.options
-  local dir, err = given.backup_dir and fs.absolute(given.backup_dir), nil
-  if not dir then
-    dir, err = job:work_dir()
-    dir = dir and dir .. "/backups"
+  if not given.backup_dir then
+    local base = assert(job:work_dir())
+    assert(fs.mkdir_all(base .. "/backups"))
+    return base .. "/backups", nil
   end
-  local ok = dir
-  if ok then
-    ok, err = (given.backup_dir and fs.mkdir_granted or fs.mkdir_all)(dir)
+  local dir = fs.absolute(given.backup_dir)
+  assert(fs.mkdir_granted(dir))
+  local held = assert(lock.take(dir))
+  for _, name in ipairs(given.remove_existing_files and given.names or {}) do
+    assert(folder.clear(dir, name))
   end
-  if ok and given.report_dir then
-    ok, err = fs.mkdir_granted(given.report_dir)
+  return dir, held
+end
+
+local function backup_all(job)
+  if job.options.report_dir then
+    assert(fs.mkdir_granted(job.options.report_dir))
   end
-  for _, name in ipairs(ok and given.remove_existing_files and given.names or {}) do
-    ok, err = folder.clear(dir, name)
-    if not ok then
-      break
-    end
-  end
-  if not ok then
-    error(err)
-  end
+  local dir, lock_of_dir = open_folder(job)
+  local _ <close> = lock_of_dir
   before.run(job, dir)
-  task.map(expand(job, dir), given.parallel, function(database)
+  task.map(expand(job, dir), job.options.parallel, function(database)
     backup_one(job, database, dir)
   end)
 end

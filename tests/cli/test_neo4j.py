@@ -113,7 +113,7 @@ class Asked(Neo4jCase):
              "--check-graph=true", "--check-indexes=true", "--check-label-scan-store=true",
              "--check-property-owners=false", "--verbose"], call["argv"])
         self.assertEqual("2G", call["heap"])
-        self.assertEqual([], os.listdir(base))
+        self.assertEqual([], self.left(base))
 
     def test_all_options_in_their_order(self):
         config = self.write("extra.conf", "")

@@ -71,7 +71,7 @@ class Kept(Neo4jCase):
 
     def test_incremental(self):
         self.keep()
-        self.assertEqual(["neo4j", "system"], sorted(os.listdir(self.base)))
+        self.assertEqual(["neo4j", "system"], sorted(self.left(self.base)))
         done = self.keep()
         self.assertIn("Incremental backup of neo4j", done.stderr)
         self.assertEqual(2, len(self.archives("neo4j")))
@@ -85,24 +85,24 @@ class Kept(Neo4jCase):
         self.assertIn("neo4j", self.calls()[-1]["found"])
         self.lunark(*self.args("--backup-dir", self.base), env=self.env(REMOVE_BACKUP_FILES="false"))
         self.assertEqual([".report_neo4j"], self.calls()[-2]["found"])
-        self.assertEqual(["neo4j", "system"], sorted(os.listdir(self.base)))
+        self.assertEqual(["neo4j", "system"], sorted(self.left(self.base)))
         self.lunark(*self.args("--backup-dir", self.base), env=self.env())
-        self.assertEqual([], os.listdir(self.base))
+        self.assertEqual([], self.left(self.base))
 
     def test_fallback_to_full(self):
         self.keep(database="neo4j")
         self.keep("--keep-failed", database="neo4j", NEO4J_TEST_BROKEN="1")
-        self.assertEqual(["neo4j", "neo4j.err.1"], sorted(os.listdir(self.base)))
+        self.assertEqual(["neo4j", "neo4j.err.1"], sorted(self.left(self.base)))
         self.assertFalse([n for n in self.names(self.archives("neo4j")[-1]) if "neo4j.err" in n])
         self.keep(database="neo4j", NEO4J_TEST_BROKEN="1")
-        self.assertEqual(["neo4j"], os.listdir(self.base), "what was set aside goes once a backup is stored")
+        self.assertEqual(["neo4j"], self.left(self.base), "what was set aside goes once a backup is stored")
         failed = self.keep(database="neo4j", NEO4J_TEST_BROKEN="1", FALLBACK_TO_FULL="false", status=1)
         self.assertIn("can't be continued", failed.stderr)
 
     def test_set_aside_stays_when_the_backup_fails(self):
         self.keep(database="neo4j")
         self.keep(database="neo4j", NEO4J_TEST_BROKEN="1", NEO4J_TEST_STATUS="1", NEO4J_TEST_PARTIAL="1", status=1)
-        self.assertEqual(["neo4j", "neo4j.err.1"], sorted(os.listdir(self.base)))
+        self.assertEqual(["neo4j", "neo4j.err.1"], sorted(self.left(self.base)))
 
     def test_a_stale_folder_is_no_backup(self):
         self.keep(database="neo4j")
@@ -125,7 +125,7 @@ class Kept(Neo4jCase):
         self.backup("--backup-dir", self.base, database="neo4j")
         self.assertEqual([".report_neo4j"], [n for n in self.calls()[0]["found"] if "neo4j" in n and ".txt" not in n])
         self.assertNotIn("backups/neo4j/old", self.names(self.archives("neo4j")[0]))
-        self.assertEqual(["neo4j.txt", "notes.txt", "other"], sorted(os.listdir(self.base)))
+        self.assertEqual(["neo4j.txt", "notes.txt", "other"], sorted(self.left(self.base)))
 
     def test_nothing_is_removed_before_the_options_are_checked(self):
         self.write("backups/neo4j/old")
@@ -136,6 +136,42 @@ class Kept(Neo4jCase):
             self.lunark(*args, env=self.env(**bad), status=2)
             self.assertTrue(os.path.exists(self.base + "/neo4j/old"))
         self.assertEqual([], self.calls())
+
+
+class Killed(Neo4jCase):
+    def kill_while_it_waits(self, *more):
+        pidfile = self.path("pid")
+        child = self.start(*self.args(*more, database="neo4j"),
+                           env=self.env(NEO4J_TEST_SLEEP="60", NEO4J_TEST_PIDFILE=pidfile))
+        for _ in range(200):
+            if os.path.exists(pidfile) and os.path.getsize(pidfile):
+                break
+            time.sleep(0.05)
+        return child, int(content(pidfile))
+
+    def test_what_a_killed_run_leaves_is_removed_by_the_next(self):
+        child, admin = self.kill_while_it_waits()
+        self.backup(database="system")
+        self.assertEqual(1, len(os.listdir(self.work)), "of a run that goes on")
+        child.kill()
+        child.wait()
+        os.kill(admin, 9)
+        self.assertEqual(1, len(os.listdir(self.work)))
+        self.assertIn("was left by a run that did not end well", self.backup(database="system").stderr)
+        self.assertEqual([], os.listdir(self.work))
+
+    def test_one_run_at_a_time_in_a_folder(self):
+        base = self.path("backups")
+        child, admin = self.kill_while_it_waits("--backup-dir", base)
+        self.write("backups/neo4j/partial")
+        failed = self.backup("--backup-dir", base, status=1)
+        self.assertIn(f"{base} is in use by another run", failed.stderr)
+        self.assertTrue(os.path.exists(base + "/neo4j/partial"))
+        child.kill()
+        child.wait()
+        os.kill(admin, 9)
+        self.backup("--backup-dir", base)
+        self.assertNotIn("backups/neo4j/partial", self.names(self.archives("neo4j")[0]))
 
 
 class Stores(Neo4jCase):

@@ -169,6 +169,18 @@ function TestFile:test_arguments()
   lu.assertEquals(err.kind, "io")
 end
 
+function TestFile:test_lock()
+  local first <close> = assert(file.open(self.path, "w"))
+  local second <close> = assert(file.open(self.path, "r"))
+  lu.assertTrue(first:lock())
+  lu.assertTrue(first:lock())
+  local ok, err = second:lock()
+  lu.assertNil(ok)
+  lu.assertEquals(err.kind, "conflict")
+  first:close()
+  lu.assertTrue(second:lock())
+end
+
 function TestFile:test_descriptors_are_not_inherited()
   local f <close> = assert(file.open(self.path, "w"))
   lu.assertEquals(f:size(), 0)

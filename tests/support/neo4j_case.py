@@ -69,6 +69,10 @@ class Neo4jCase(Case):
         self.assertLessEqual(len(stamps), 1, "one time for all items of a run")
         return sorted(found)
 
+    def left(self, folder):
+        """What is in a folder of backups."""
+        return [name for name in os.listdir(folder) if name != ".lunark-lock"]
+
     def names(self, archive):
         with tarfile.open(archive) as tar:
             return tar.getnames()

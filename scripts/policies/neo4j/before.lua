@@ -88,8 +88,11 @@ function before.space(job, database, dir)
   end
   local newest = job:newest(database, ".tar.gz")
   local expected = newest and math.tointeger(newest.raw_size) or job.expect_size or 0
-  local free = fs.free(dir)
-  if not free or free + folder.size(dir .. "/" .. database) >= expected then
+  local free, there = fs.free(dir), folder.size(dir .. "/" .. database)
+  for _, artifact in ipairs(folder.artifacts(dir, database)) do
+    there = there + artifact.size
+  end
+  if not free or free + there >= expected then
     return true
   end
   return nil, sys.error {

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""lunark backup neo4j as the Labs chart starts it, from the environment alone, into each kind of store: the keys are those
+of its documentation."""
+import json
+import os
+import re
+import sys
+import unittest
+import urllib.request
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import servers  # noqa: E402
+from harness import main  # noqa: E402
+from neo4j_case import Neo4jCase  # noqa: E402
+
+STAMP = r"\d{4}-\d\d-\d\d-\d\d:\d\d:\d\d"
+
+
+class Chart(Neo4jCase):
+    def serve(self, kind):
+        running = servers.Servers(self.path())
+        self.addCleanup(running.stop)
+        try:
+            getattr(running, kind)(["bucket"])
+        except servers.Unavailable as reason:
+            raise unittest.SkipTest(str(reason)) from reason
+        return running.env
+
+    def run_chart(self, provider, bucket, env, **more):
+        """What the container's environment says, and a folder for the backups."""
+        base = self.path("backups")
+        return self.lunark("backup", "neo4j", "--backup-dir", base, env=self.env(
+            NEO4J_ADDR=self.address, DATABASE="neo4j, system", CLOUD_PROVIDER=provider, BUCKET=bucket, HEAP_SIZE="2G",
+            PAGE_CACHE="2G", FALLBACK_TO_FULL="true", CHECK_CONSISTENCY="true", CHECK_INDEXES="true", CHECK_GRAPH="true",
+            CHECK_LABEL_SCAN_STORE="true", CHECK_PROPERTY_OWNERS="false", REMOVE_EXISTING_FILES="true",
+            REMOVE_BACKUP_FILES="true", TMPDIR=self.path(), **{k: v for k, v in env.items() if k != "PATH"}, **more))
+
+    def check(self, keys, prefix=""):
+        stamps = set(re.findall(STAMP, "\n".join(keys)))
+        self.assertEqual(1, len(stamps), keys)
+        (stamp,) = stamps
+        self.assertEqual(sorted(f"{prefix}{d}/{d}-{rest}" for d in ("neo4j", "system") for rest in (
+            f"{stamp}.tar.gz", "latest.tar.gz", f"{stamp}.report.tar.gz", f"{stamp}.manifest.json")), sorted(keys))
+        self.assertEqual([], self.left(self.path("backups")))
+
+    def test_s3(self):
+        server = self.s3()
+        env = dict(server.env(), AWS_ENDPOINT_URL=server.endpoint, AWS_REGION=server.region)
+        self.run_chart("aws", "s3://bucket", env)
+        self.check(server.objects("bucket"))
+        self.assertEqual([], list(server.uploads("bucket")))
+
+    def test_gcs(self):
+        env = self.serve("fakegcs")
+        self.run_chart("gcp", "gs://bucket/", env)
+        with urllib.request.urlopen(env["LUNARK_TEST_GCS_URL"] + "/storage/v1/b/bucket/o", timeout=30) as answer:
+            self.check([item["name"] for item in json.load(answer)["items"]])
+
+    def test_azure(self):
+        env = self.serve("azurite")
+        self.run_chart("azure", "bucket/path/to/directory", env)
+        url = f"{env['LUNARK_TEST_AZURE_URL']}/bucket?restype=container&comp=list&{env['LUNARK_TEST_AZURE_SAS']}"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            self.check(re.findall("<Name>([^<]*)</Name>", answer.read().decode()), "path/to/directory/")
+
+    def test_azure_again(self):
+        env = self.serve("azurite")
+        self.run_chart("azure", "bucket", env)
+        self.run_chart("azure", "bucket", env, NEO4J_TEST_BYTES="5000")
+        self.lunark("restore", "--from", "azure://bucket", "--item", "neo4j", "--at", "latest", "--into", self.path("into"),
+                    env=env)
+        self.assertEqual(5000, os.path.getsize(self.path("into/backups/neo4j/neostore")), "latest was replaced")
+
+
+if __name__ == "__main__":
+    main()

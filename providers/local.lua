@@ -13,6 +13,7 @@ local DAY = 86400
 local PAGE = 1000
 local MODE = 438 -- 0666, as the umask allows
 local NAME_MAX = 255
+local PROBE = 4096
 
 local Store = {}
 Store.__index = Store
@@ -160,9 +161,14 @@ local function sweep(self, directory)
   end
 end
 
-local function check_room(self, directory, size)
-  local free = size and self.file.free_bytes(directory)
-  if free and free < size then
+-- size: of what is written; how much a source will give is only a guess at what is stored of it.
+local function check_room(self, directory, size, guess)
+  local free = (size or guess) and self.file.free_bytes(directory)
+  if free and guess and free < guess then
+    local text = "%s: %d bytes are free, the source is expected to have %d"
+    self.ctx.log.warn(text:format(self.root, free, guess))
+  end
+  if free and size and free < size then
     return failed("io", ("%s: %d bytes are free, %d are needed"):format(self.root, free, size),
       "make room on that file system, or choose another store")
   end
@@ -180,7 +186,7 @@ function Store:begin(key, meta, how)
     self.swept[directory] = true
     sweep(self, directory)
   end
-  ok, err = check_room(self, directory, how and how.expect_size)
+  ok, err = check_room(self, directory, how and how.size, how and how.expect_size)
   if not ok then return nil, err end
   local info = self.file.lstat(path)
   if info and info.type ~= "file" then
@@ -271,7 +277,7 @@ end
 
 function Store:put(key, body, meta, how)
   local size = type(body) == "string" and #body or body.size
-  local upload, err = self:begin(key, meta, { exclusive = how and how.exclusive, expect_size = size })
+  local upload, err = self:begin(key, meta, { exclusive = how and how.exclusive, size = size })
   if not upload then return nil, err end
   local part, info
   part, err = upload:part(1, body, 0)
@@ -312,7 +318,7 @@ function Store:copy(from, to, meta)
 end
 
 function Store:copy_bytes(source, to, meta, size)
-  local upload, err = self:begin(to, meta, { expect_size = size })
+  local upload, err = self:begin(to, meta, { size = size })
   if not upload then return nil, err end
   local input
   input, err = self.file.open(source, "r")
@@ -439,6 +445,20 @@ function Store:delete(keys)
   return errors
 end
 
+-- Whether anything can be written there at all: a full disk, a quota and a read-only mount are known
+-- before the source is read.
+local function try_writing(self)
+  local path = temporary_of(self, self.root .. "/check")
+  local handle, err = self.file.open(path, "x", MODE)
+  if not handle then return nil, err end
+  local ok
+  ok, err = handle:pwrite(("\0"):rep(PROBE), 0)
+  if ok then ok, err = handle:sync() end
+  handle:close()
+  self.file.unlink(path)
+  return ok and true, err
+end
+
 function Store:check(mode)
   local file, at = self.file, self.root
   local info, err = file.stat(at)
@@ -464,6 +484,7 @@ function Store:check(mode)
     why.code = EACCES
     return nil, why
   end
+  if mode == "write" and at == self.root then return try_writing(self) end
   return true
 end
 

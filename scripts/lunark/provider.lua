@@ -33,6 +33,8 @@ local KEYS = {
   root = true, locate = true,
 }
 
+local DIGESTS = { md5 = true, sha1 = true, sha256 = true, sha512 = true, crc32 = true, crc32c = true }
+
 local function bad(origin, format, ...)
   return nil, sys.error {
     kind = "usage", op = "provider", message = ("provider %s: %s"):format(origin, format:format(...)),
@@ -67,6 +69,26 @@ local function check_schemes(origin, schemes)
   return true
 end
 
+-- needs = { env = { "NAME", ... }, read = { { env = "NAME" }, { home = "path" }, ... } }
+local function check_needs(needs, origin)
+  local ok, err = check_fields(origin, "need", needs, { env = "table", read = "table" })
+  if not ok then return nil, err end
+  for _, name in ipairs(needs.env or {}) do
+    if type(name) ~= "string" then
+      return bad(origin, "needs.env holds a %s, names of variables expected", type(name))
+    end
+  end
+  for _, place in ipairs(needs.read or {}) do
+    local path = type(place) == "table" and (place.env or place.home)
+    if type(path) ~= "string" then
+      return bad(origin, "needs.read holds a %s, { env = NAME } or { home = PATH } expected", type(place))
+    end
+    ok, err = check_fields(origin, "key of needs.read", place, { env = "string", home = "string" })
+    if not ok then return nil, err end
+  end
+  return true
+end
+
 --- Checks what a provider's file returned.
 ---@param found any
 ---@param origin string file, for messages
@@ -75,7 +97,10 @@ end
 function provider.check(found, origin)
   if type(found) ~= "table" then return bad(origin, "it returns a %s, a table expected", type(found)) end
   if found.api ~= API then
-    return bad(origin, "it is written for api %s, api = %d expected", tostring(found.api), API)
+    local _, err = bad(origin, "it is written for api %s, api = %d expected", tostring(found.api), API)
+    err.hint = math.type(found.api) == "integer" and found.api > API and "use a newer lunark"
+      or "docs/providers.md has the contract"
+    return nil, err
   end
   local ok, err = check_fields(origin, "key", found, KEYS)
   if not ok then return nil, err end
@@ -88,7 +113,11 @@ function provider.check(found, origin)
   if found.locate ~= nil and type(found.locate) ~= "function" then
     return bad(origin, "'locate' is a %s, locate(url) expected", type(found.locate))
   end
-  ok, err = provider.check_features(found.features or {}, origin)
+  if found.root ~= nil and type(found.root) ~= "boolean" then
+    return bad(origin, "'root' is a %s, true or false expected", type(found.root))
+  end
+  ok, err = check_needs(found.needs or {}, origin)
+  if ok then ok, err = provider.check_features(found.features or {}, origin) end
   if not ok then return nil, err end
   local good, wrong = options.check(found.options or {})
   if not good then return bad(origin, "%s", wrong) end
@@ -103,8 +132,25 @@ end
 function provider.check_features(features, origin)
   local ok, err = check_fields(origin, "feature", features, FEATURES)
   if not ok then return nil, err end
-  if not features.multipart then return true end
-  return check_fields(origin, "multipart feature", features.multipart, MULTIPART)
+  for _, digest in ipairs(features.part_hash or {}) do
+    if not DIGESTS[digest] then
+      return bad(origin, "part_hash '%s': md5, sha1, sha256, sha512, crc32 or crc32c expected",
+        tostring(digest))
+    end
+  end
+  local multipart = features.multipart
+  if not multipart then return true end
+  ok, err = check_fields(origin, "multipart feature", multipart, MULTIPART)
+  if not ok then return nil, err end
+  for name, value in pairs(multipart) do
+    if MULTIPART[name] == "number" and (math.type(value) ~= "integer" or value < 1) then
+      return bad(origin, "multipart feature '%s' is %s, an integer from 1 expected", name, tostring(value))
+    end
+  end
+  if (multipart.min or 1) > (multipart.max or math.maxinteger) then
+    return bad(origin, "multipart: min is %d and max is %d", multipart.min, multipart.max)
+  end
+  return true
 end
 
 local REQUIRED = { "put", "get", "head", "list", "delete" }
@@ -129,6 +175,19 @@ function provider.check_store(store, found)
     end
   end
   return store
+end
+
+--- Checks what a store's begin returned.
+---@param upload any
+---@param origin string
+---@return table? upload
+---@return table? err
+function provider.check_upload(upload, origin)
+  if type(upload) ~= "table" then return bad(origin, "begin returns a %s, a table expected", type(upload)) end
+  for _, name in ipairs { "part", "finish", "abort" } do
+    if type(upload[name]) ~= "function" then return bad(origin, "the upload has no function '%s'", name) end
+  end
+  return upload
 end
 
 -- Loads `providers/...` and what it requires from there; one set of modules for each provider.

@@ -404,6 +404,7 @@ function Store:uploader(key, meta, how)
       replaces = how and how.replaces, attempt = attempt,
     })
   end)
+  if inner then inner, err = provider.check_upload(inner, self.provider) end
   if not inner then return nil, err end
   return setmetatable({ store = self, inner = inner, key = key, parts = {}, open = true }, Upload)
 end

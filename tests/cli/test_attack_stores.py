@@ -117,6 +117,20 @@ class Full(Case):
         self.assertIn("no space left on device\nhint: make room", result.stderr)
         self.assertEqual(self.before, files_of(self.small))
 
+    def test_a_disk_without_room_is_not_written_to(self):
+        self.write("mine/policies/dump.lua", """
+return require "lunark.policy" {
+  api = 1, name = "dump", summary = "a program", needs = { exec = { "sh" } },
+  backup = function(job) job:save("n", { program = { "sh", "-c", "touch began; echo dump" } }) end,
+}
+""")
+        self.fill(leave=0)
+        result = self.lunark("backup", "dump", "--scripts", self.path("mine"), "--to", self.path("small", "store"),
+                             status=3, cwd=self.dir)
+        self.assertIn("no space left on device\nhint: make room", result.stderr)
+        self.assertFalse(os.path.exists(self.path("began")), "the source was read all the same")
+        self.assertEqual([*self.before, "fill"], sorted(files_of(self.small), key=lambda name: name == "fill"))
+
     def test_the_other_store_is_whole(self):
         other = self.path("other")
         result = self.lunark("backup", "files", self.path("big"), "--to", self.path("small", "store"), "--to", other, status=1)

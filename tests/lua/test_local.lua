@@ -80,10 +80,25 @@ function TestLocal.test_links_do_not_lead_out()
       lu.assertEquals(err.kind, "denied", key)
     end
   end
-  local info, err = s:put("way/new", "x")
-  lu.assertNil(info)
+  assert(s:put("inside", "x"))
+  for what, call in pairs {
+    put = function() return s:put("way/new", "x") end, uploader = function() return s:uploader("way/new") end,
+    copy = function() return s:copy("inside", "way/new") end, list = function() return s:page("way/") end,
+    ["copy from"] = function() return s:copy("way/secret", "new") end,
+    delete = function() return s:delete("way/secret") end,
+    ["delete the link"] = function() return s:delete("file") end,
+  } do
+    local info, err = call()
+    lu.assertNil(info, what)
+    lu.assertEquals(err.kind, "denied", what)
+  end
+  local _, err = s:put("way/new", "x")
   lu.assertStrContains(err.message, "a link leads out of")
-  lu.assertEquals(keys(), {})
+  -- A link in the place of an object is not written through, and is not replaced.
+  _, err = s:put("file", "x")
+  lu.assertStrContains(err.message, "is a link, no object can take its name")
+  lu.assertEquals(fs.read_text(dir .. "/outside/secret"), "secret")
+  lu.assertEquals(keys(), { "inside" })
   lu.assertEquals(fs.readdir(dir .. "/outside"), { "secret" })
 end
 
@@ -101,12 +116,70 @@ function TestLocal.test_what_a_killed_run_left()
   lu.assertTrue(fs.exists(fresh), "another run may be at work")
 end
 
+-- A store whose file calls are written down, by what they are done to.
+local function watched()
+  local file, done = s.inner.file, {}
+  local plain = { open = file.open, rename = file.rename, link = file.link, sync_dir = file.sync_dir }
+  local function note(...) done[#done + 1] = table.concat({ ... }, " ") end
+  local function short(path)
+    return (path:sub(#dir + 2):gsub("%.lunark%-.*$", ".tmp"))
+  end
+  function file.open(path, ...)
+    local handle, err = plain.open(path, ...)
+    if not handle then return nil, err end
+    return {
+      pwrite = function(_, ...)
+        note("write", short(path))
+        return handle:pwrite(...)
+      end,
+      sync = function()
+        note("sync", short(path))
+        return handle:sync()
+      end,
+      size = function() return handle:size() end, close = function() return handle:close() end,
+    }
+  end
+  for _, name in ipairs { "rename", "link" } do
+    file[name] = function(from, to)
+      note(name, short(from), short(to))
+      return plain[name](from, to)
+    end
+  end
+  function file.sync_dir(path)
+    note("sync", short(path))
+    return plain.sync_dir(path)
+  end
+  return done
+end
+
+function TestLocal.test_what_is_whole_is_on_the_disk_before_it_has_its_name()
+  local done = watched()
+  assert(s:put("a/b", "bytes", { mark = "1" }))
+  lu.assertEquals(done, {
+    "write store/a/.b.tmp", "sync store/a/.b.tmp", "write store/a/..b.lunark.tmp",
+    "sync store/a/..b.lunark.tmp", "rename store/a/..b.lunark.tmp store/a/.b.lunark",
+    "rename store/a/.b.tmp store/a/b", "sync store/a", "sync store",
+  })
+  assert(s:put("a/c", "new", {}, { exclusive = true }))
+  lu.assertEquals(table.move(done, #done - 3, #done, 1, {}), {
+    "write store/a/.c.tmp", "sync store/a/.c.tmp", "link store/a/.c.tmp store/a/c", "sync store/a",
+  })
+  lu.assertNil(s:put("a/c", "taken", {}, { exclusive = true }))
+end
+
 function TestLocal.test_no_room()
-  local up, err = s:uploader("a/huge", nil, { expect_size = 1 << 60 })
-  lu.assertNil(up)
+  local file, said = s.inner.file, nil
+  function file.free_bytes() return 3 end
+  local info, err = s:put("a/large", "four")
+  lu.assertNil(info)
   lu.assertEquals(err.kind, "io")
-  lu.assertStrContains(err.message, "bytes are free, 1152921504606846976 are needed")
+  lu.assertStrContains(err.message, "3 bytes are free, 4 are needed")
   lu.assertStrContains(err.hint, "make room")
+  lu.assertEquals(keys(), {})
+  -- What the source is expected to have may well fit when it is compressed.
+  s.inner.ctx.log = { warn = function(text) said = text end }
+  local _ <close> = assert(s:uploader("a/huge", nil, { expect_size = 1 << 60 }))
+  lu.assertStrContains(said, "3 bytes are free, the source is expected to have 1152921504606846976")
 end
 
 function TestLocal.test_names_of_its_own_are_refused()

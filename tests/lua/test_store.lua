@@ -105,6 +105,20 @@ function TestProvider.test_wrong_files()
       "unknown multipart feature 'mn'",
     ["return { api = 1, name = 'x', schemes = { 'x' }, open = print, options = { a = { 'text' } } }"] =
       "option 'a'",
+    ["return { api = 1, name = 'x', schemes = { 'x' }, open = print, features = { part_hash = {'md6'} } }"] =
+      "part_hash 'md6': md5, sha1",
+    ["return { api = 1, name = 'x', schemes = { 'x' }, open = print, root = 1 }"] =
+      "'root' is a number, true or false expected",
+    ["return { api = 1, name = 'x', schemes = {'x'}, open = print, features = { multipart = {min = 0} } }"] =
+      "multipart feature 'min' is 0, an integer from 1 expected",
+    ["return { api = 1, name = 'x', schemes = {'x'}, open = print, features = { multipart = "
+      .. "{ min = 9, max = 8 } } }"] = "multipart: min is 9 and max is 8",
+    ["return { api = 1, name = 'x', schemes = { 'x' }, open = print, needs = { exec = { 'curl' } } }"] =
+      "unknown need 'exec'",
+    ["return { api = 1, name = 'x', schemes = { 'x' }, open = print, needs = { env = { 1 } } }"] =
+      "needs.env holds a number, names of variables expected",
+    ["return { api = 1, name = 'x', schemes = { 'x' }, open = print, needs = { read = { '/etc' } } }"] =
+      "needs.read holds a string, { env = NAME } or { home = PATH } expected",
     ["return {"] = "expected",
     ["error 'at load'"] = "at load",
     ["require 'lunark.exec'"] = "module 'lunark.exec' is not for providers",
@@ -132,6 +146,21 @@ function TestProvider.test_stores_are_checked()
   s, err = store.open "half://x"
   lu.assertNil(s)
   lu.assertStrContains(err.message, "the feature 'copy' is declared and the store has no function 'copy'")
+  for returned, words in pairs {
+    ["{ part = print, finish = print }"] = "the upload has no function 'abort'",
+    ["3"] = "begin returns a number",
+  } do
+    local text = WHOLE:gsub('"own"', '"half"', 2)
+    text = text:gsub("options =", "features = { multipart = {} }, options =")
+    local begin = "\nfunction store:begin() return " .. returned .. " end\nreturn {"
+    write_provider("half", (text:gsub("\nreturn {", begin, 1)))
+    s = assert(store.open "half://x")
+    local upload
+    upload, err = s:uploader("key")
+    lu.assertNil(upload)
+    lu.assertEquals(err.kind, "usage")
+    lu.assertStrContains(err.message, words)
+  end
 end
 
 -- --- the wrapper ---

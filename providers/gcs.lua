@@ -8,35 +8,19 @@ local checks = require "providers.gcs.checks"
 local gcs_error = require "providers.gcs.errors"
 local google = require "providers.credential.google"
 local json = require "lunark.json"
-local sys = require "lunark.core.sys"
 local task = require "lunark.task"
-local time = require "lunark.time"
+local upload = require "providers.gcs.upload"
 
-local KiB, MiB = 1024, 1024 * 1024
-local ALIGN = 256 * KiB -- a session keeps multiples of it, until the end is told
+local MiB = 1024 * 1024
 local PUT_MAX = 2 * MiB -- more goes through a session: a put's body is put together in memory
-local SLOW = 300 -- seconds without a byte: finishing and copying may take the store that long
+local SLOW = upload.SLOW
 local PAGE = 1000
 local TYPE = "application/octet-stream"
 local FIELDS = "name,size,generation,updated,crc32c,md5Hash,etag,metadata,contentType"
-local INCOMPLETE = 308 -- "Resume Incomplete"
-local CANCELLED = 499 -- the answer to the end of a session
 
 local Store = {}
 Store.__index = Store
-local Upload = {}
-Upload.__index = Upload
-
-local function failed(kind, op, format, ...)
-  return nil, sys.error { kind = kind, op = "gcs." .. op, message = format:format(...) }
-end
-
--- What an answer means is not known, so it is asked again.
-local function unclear(op, format, ...)
-  local _, err = failed("network", op, format, ...)
-  err.retryable = true
-  return nil, err
-end
+local failed, unclear = gcs_error.failed, gcs_error.unclear
 
 -- --- requests ---
 
@@ -78,33 +62,14 @@ function Store:send(r)
   return nil, err
 end
 
-local function decode(response, r)
-  local body = json.decode(response.body or "")
-  local subject = r.key or "the bucket"
-  if type(body) ~= "table" then return unclear(r.op, "%s: the answer is not JSON", subject) end
-  if body.error == nil then return body end
-  local inner = type(body.error) == "table" and body.error.message or body.error
-  return unclear(r.op, "%s: the answer of status %d has an error in it: %s", subject, response.status,
-    tostring(inner))
-end
-
 -- An answer whose body is a JSON object.
 function Store:send_json(r)
   local response, err = self:send(r)
   if not response then return nil, err end
-  return decode(response, r)
+  return gcs_error.decode(response, r)
 end
 
 -- --- facts about objects ---
-
--- The CRC stands for the ETag: Google's changes with the metadata too.
-local function info_of(object)
-  return {
-    key = object.name, size = math.tointeger(tonumber(object.size)), etag = object.crc32c or object.etag,
-    version = object.generation, mtime = time.parse(object.updated or ""),
-    meta = type(object.metadata) == "table" and object.metadata or {},
-  }
-end
 
 local function check_key(key)
   if #key < 1 or #key > 1024 or key:find("[\0\r\n]") or not utf8.len(key) or key == "." or key == ".." then
@@ -157,7 +122,7 @@ end
 function Store:written_before(resource, sent, conflict)
   local object = self:stat("head", resource.name)
   local same = object and object.crc32c and checks.object(object, sent, resource.name)
-  if same and same_meta(object, resource.metadata) then return info_of(object) end
+  if same and same_meta(object, resource.metadata) then return checks.info(object) end
   return nil, conflict
 end
 
@@ -195,14 +160,14 @@ function Store:put(key, body, meta, how)
   local ok
   ok, err = checks.object(object, sent, key)
   if not ok then return nil, err end
-  return info_of(object)
+  return checks.info(object)
 end
 
 --- Reads an object, or the bytes first to last of it: of the generation whose metadata is given back.
 function Store:get(key, range)
   local object, err = self:stat("get", key)
   if not object then return nil, err end
-  local info = info_of(object)
+  local info = checks.info(object)
   local first = range and (range[1] or 0) or 0
   if range and first >= info.size then
     return failed("usage", "get", "%s: it has %d bytes, none from %d on", key, info.size, first)
@@ -237,7 +202,7 @@ end
 function Store:head(key)
   local object, err = self:stat("head", key)
   if not object then return nil, err end
-  return info_of(object)
+  return checks.info(object)
 end
 
 --- One page of what is below a prefix, in the order of the keys' bytes.
@@ -254,7 +219,7 @@ function Store:list(prefix, token, max)
     local ok
     ok, err = checks.described(object)
     if not ok then return nil, err end
-    page[index] = info_of(object)
+    page[index] = checks.info(object)
   end
   local following = body.nextPageToken
   if following == "" then following = nil end
@@ -291,7 +256,7 @@ end
 local function copied(object, source, key)
   local ok, err = checks.described(object, key)
   if not ok then return nil, err end
-  if object.size == source.size and object.crc32c == source.crc32c then return info_of(object) end
+  if object.size == source.size and object.crc32c == source.crc32c then return checks.info(object) end
   return failed("corrupt", "copy", "%s: the copy is not what %s is", key, source.name)
 end
 
@@ -301,7 +266,7 @@ function Store:copy(from, to, meta, how)
   local source, err = self:stat("copy", from)
   if not source then return nil, err end
   local resource
-  resource, err = self:resource(to, meta or info_of(source).meta)
+  resource, err = self:resource(to, meta or checks.info(source).meta)
   if not resource then return nil, err end
   resource.contentType = source.contentType or TYPE
   local query = { { "ifSourceGenerationMatch", source.generation } }
@@ -338,7 +303,7 @@ end
 function Store:copied_before(resource, source, conflict)
   local object = self:stat("head", resource.name)
   local same = object and object.crc32c == source.crc32c and object.size == source.size
-  if same and same_meta(object, resource.metadata) then return info_of(object) end
+  if same and same_meta(object, resource.metadata) then return checks.info(object) end
   return nil, conflict
 end
 
@@ -355,165 +320,7 @@ function Store:begin(key, meta, how)
     headers = { ["content-type"] = "application/json; charset=UTF-8", ["x-upload-content-type"] = TYPE },
   }
   if not response then return nil, err end
-  -- Requests go to where this one went, whatever host the answer names; the query is the key to the session.
-  local path, query = (response.headers["location"] or ""):match("^https?://[^/]+([^?]*)%?(.+)$")
-  if not path then return failed("corrupt", "begin", "%s: the store gives no upload session", key) end
-  return setmetatable({
-    store = self, resource = resource, path = path, session = self.ctx.secret(query), number = 0,
-    first = 0, -- where the part `number` begins
-    size = 0, -- where it ends
-    stored = 0, -- bytes that the session has
-  }, Upload)
-end
-
-function Upload:send(op, range, body, headers)
-  headers = headers or {}
-  headers["content-range"] = range
-  return self.store:send {
-    op = op, method = "PUT", path = self.path, query = self.session:reveal(), key = self.resource.name,
-    body = body, headers = headers, also = INCOMPLETE, idle_timeout = SLOW,
-  }
-end
-
--- What an answer of the session says: that it has so many bytes, or that there is an object now.
-function Upload:hear(response, op)
-  if response.status ~= INCOMPLETE then
-    local object, err = decode(response, { op = op, key = self.resource.name })
-    if object then object, err = checks.described(object, self.resource.name) end
-    self.object = object
-    return object and true, err
-  end
-  local last = (response.headers["range"] or ""):match("^bytes=0%-(%d+)$")
-  local stored = last and math.tointeger(tonumber(last)) + 1 or 0
-  self.stored = stored - stored % ALIGN -- what is beyond is sent again
-  return true
-end
-
--- Asks how much the session has, or whether it is done.
-function Upload:ask(op, total)
-  local response, err = self:send(op, ("bytes */%s"):format(total or "*"), "")
-  if not response then return nil, err end
-  local ok
-  ok, err = self:hear(response, op)
-  self.unsure = not ok
-  return ok, err
-end
-
--- Sends what the session lacks of a body that begins at `first`; with `total` the object ends with it.
-function Upload:send_rest(op, body, first, total, headers)
-  local at, last = self.stored, first + checks.size(body) - 1
-  if at < first then
-    return failed("conflict", op, "%s: the session has lost bytes that it had confirmed", self.resource.name)
-  end
-  local rest = at == first and body or checks.text(body):sub(at - first + 1)
-  local range = at <= last and ("%d-%d"):format(at, last) or "*"
-  self.unsure = true -- until an answer is there
-  local response, err = self:send(op, ("bytes %s/%s"):format(range, total or "*"), rest, headers)
-  local ok
-  if response then
-    ok, err = self:hear(response, op)
-    self.unsure = not ok
-  elseif err.status == 400 or err.status == 416 then
-    -- The session may have these bytes: what has arrived twice is refused.
-    ok = self:ask(op, total)
-    if not self.object and self.stored <= at then return nil, err end
-  end
-  if not ok then return nil, err end
-  if self.object or self.stored > at then return true end
-  self.unsure = true
-  return unclear(op, "%s: the session takes no more bytes", self.resource.name)
-end
-
--- Brings a body into the session; with `total` until there is an object.
-function Upload:advance(body, first, total, headers)
-  local op, size = total and "finish" or "part", checks.size(body)
-  while not self.object do
-    local ok, err = true, nil
-    if self.unsure then ok, err = self:ask(op, total) end
-    if ok and not self.object then
-      if not total and self.stored >= first + size then return true end
-      ok, err = self:send_rest(op, body, first, total, headers)
-    end
-    if not ok then return nil, err end
-  end
-  if total then return true end
-  return failed("corrupt", op, "%s: the session was closed in the middle", self.resource.name)
-end
-
-local function gone(self, err)
-  if err.status == 404 or err.status == 410 then
-    err.kind = "io" -- no `conflict`: the key is not taken
-    err.message = ("%s: the store knows nothing of this upload any more"):format(self.resource.name)
-    err.hint = "its session has ended: after a week, or because somebody has ended it"
-  end
-  return nil, err
-end
-
---- Sends one part; parts come in turn. The last one is kept for `finish`, which tells the end.
-function Upload:part(number, body)
-  local size = checks.size(body)
-  if number == self.number + 1 and not self.tail then
-    self.number, self.first, self.size = number, self.size, self.size + size
-  elseif number ~= self.number then
-    return failed("usage", "part",
-      "%s: part %d after part %d: they come in turn, all but the last multiples of %d KiB",
-      self.resource.name, number, self.number, ALIGN // KiB)
-  end
-  if size % ALIGN ~= 0 or type(body) ~= "string" and body.last then
-    self.tail = self.tail or (type(body) == "string" and body or body:ref())
-  else
-    local ok, err = self:advance(body, self.first)
-    if not ok then return gone(self, err) end
-  end
-  return { size = size, crc = checks.crc(body) }
-end
-
--- The bytes are not those that were sent: nobody shall read them.
-local function remove_damaged(self, object, err)
-  err.retryable = false
-  local removed = self.store:send {
-    op = "delete", method = "DELETE", path = self.store:path(self.resource.name), key = self.resource.name,
-    query = { { "generation", object.generation } },
-  }
-  err.hint = removed and "the damaged object was removed" or "the damaged object could not be removed"
-  return nil, err
-end
-
---- Sends what is left and tells the end: from then on the object is visible.
-function Upload:finish(parts)
-  local crc, total = checks.of_parts(parts)
-  local sent = { size = total, crc = crc }
-  local ok, err = self:advance(self.tail or "", self.tail and self.first or self.size, total, {
-    ["x-goog-hash"] = "crc32c=" .. checks.encode(crc),
-  })
-  if not ok then
-    -- An earlier attempt may have been done, its answer lost.
-    if err.status == 404 or err.status == 410 or err.status == 412 then
-      local info = self.store:written_before(self.resource, sent, err)
-      if info then return info end
-    end
-    return gone(self, err)
-  end
-  ok, err = checks.object(self.object, sent, self.resource.name)
-  if not ok then return remove_damaged(self, self.object, err) end
-  self:release()
-  return info_of(self.object)
-end
-
-function Upload:release()
-  if self.tail and type(self.tail) ~= "string" then self.tail:close() end
-  self.tail = nil
-end
-
---- Ends the session, and what it holds.
-function Upload:abort()
-  self:release()
-  local response, err = self.store:send {
-    op = "abort", method = "DELETE", path = self.path, query = self.session:reveal(),
-    key = self.resource.name, also = CANCELLED,
-  }
-  if response or err.status == 404 or err.status == 410 then return true end
-  return nil, err
+  return upload.new(self, resource, response)
 end
 
 -- --- opening ---
@@ -582,7 +389,7 @@ return {
   },
   features = {
     range = true, copy = true, exclusive = true, part_hash = { "crc32c" }, put_max = PUT_MAX,
-    multipart = { min = ALIGN, align = ALIGN, width = 1 },
+    multipart = { min = upload.ALIGN, align = upload.ALIGN, width = 1 },
   },
   open = open,
 }

@@ -4,6 +4,7 @@
 local crc32c = require "providers.gcs.crc32c"
 local crypto = require "lunark.core.crypto"
 local sys = require "lunark.core.sys"
+local time = require "lunark.time"
 
 local checks = {}
 
@@ -46,6 +47,18 @@ function checks.of_parts(parts)
     crc, size = crc32c.combine(crc, part.crc, part.size), size + part.size
   end
   return crc, size
+end
+
+--- What the library is told of an object. The CRC stands for the ETag: Google's changes with the metadata
+--- too.
+---@param object table resource of the JSON API
+---@return table info
+function checks.info(object)
+  return {
+    key = object.name, size = math.tointeger(tonumber(object.size)), etag = object.crc32c or object.etag,
+    version = object.generation, mtime = time.parse(object.updated or ""),
+    meta = type(object.metadata) == "table" and object.metadata or {},
+  }
 end
 
 --- What the store says of an object, if it is that: an answer of something between is not.

@@ -8,6 +8,42 @@ local time = require "lunark.time"
 
 local errors = {}
 
+--- An error of this provider.
+---@param kind string
+---@param op string
+---@param format string of the message
+---@return nil
+---@return table err
+function errors.failed(kind, op, format, ...)
+  return nil, sys.error { kind = kind, op = "gcs." .. op, message = format:format(...) }
+end
+
+--- What an answer means is not known, so it is asked again.
+---@param op string
+---@param format string of the message
+---@return nil
+---@return table err kind network, retryable
+function errors.unclear(op, format, ...)
+  local _, err = errors.failed("network", op, format, ...)
+  err.retryable = true
+  return nil, err
+end
+
+--- The JSON object of an answer whose status is fine. One with an error in it is none.
+---@param response table of lunark.http
+---@param r table {op, key}
+---@return table?
+---@return table? err kind network, retryable
+function errors.decode(response, r)
+  local body = json.decode(response.body or "")
+  local subject = r.key or "the bucket"
+  if type(body) ~= "table" then return errors.unclear(r.op, "%s: the answer is not JSON", subject) end
+  if body.error == nil then return body end
+  local inner = type(body.error) == "table" and body.error.message or body.error
+  return errors.unclear(r.op, "%s: the answer of status %d has an error in it: %s", subject, response.status,
+    tostring(inner))
+end
+
 local ROLE = "the roles of this account on the bucket do not allow it"
 local LIMIT = { "throttled", true }
 

@@ -53,10 +53,10 @@ end
 ---@param req table as lunark.http's sign gets it
 ---@return lunark.aws.Credentials? used
 ---@return table? err
-function Store:sign(req, host, path, query, hash)
+function Store:sign(req, path, query, hash)
   local keys, err = self.credentials:get()
   if not keys then return nil, err end
-  local signed = { host = host, ["x-amz-content-sha256"] = hash }
+  local signed = { host = req.host, ["x-amz-content-sha256"] = hash }
   req.headers["x-amz-content-sha256"] = hash
   for name, value in pairs(req.headers) do
     local lower = name:lower()
@@ -75,6 +75,7 @@ end
 -- One request to where the bucket is believed to be.
 function Store:attempt(r)
   local host, path = self:address(r.key)
+  r.region = self.region
   local query = sigv4.query(r.query or {})
   local hash = checks.payload(r.body)
   local headers = {}
@@ -85,7 +86,7 @@ function Store:attempt(r)
     idle_timeout = r.idle_timeout, ca_file = self.options.ca_file,
     sign = function(req)
       local err
-      r.keys, err = self:sign(req, host, path, query, hash)
+      r.keys, err = self:sign(req, path, query, hash)
       return r.keys, err
     end,
   }
@@ -105,26 +106,23 @@ end
 
 -- r = {op, method, key, query, headers, body, sink, max, idle_timeout, expect}. The response, or nil, err.
 function Store:send(r)
-  local response, err = self:attempt(r)
-  if not response then return nil, err end
-  if response.status >= 200 and response.status < 300 then
-    self.credentials:worked(r.keys)
-    return response
-  end
-  local region = s3_error.region_of(response)
-  if region and region ~= self.region then
-    self.ctx.log.debug(("s3: bucket %s is in region %s, not %s"):format(self.bucket, region, self.region))
-    self:move_to(region)
-    response, err = self:attempt(r)
+  for turn = 1, 2 do
+    local response, err = self:attempt(r)
     if not response then
-      if err.kind == "denied" then
-        err.hint = ("the bucket is in region %s: ?region=%s"):format(region, region)
+      if turn == 2 and err.kind == "denied" then
+        err.hint = ("the bucket is in region %s: ?region=%s"):format(self.region, self.region)
       end
       return nil, err
     end
-    if response.status >= 200 and response.status < 300 then return response end
+    if response.status >= 200 and response.status < 300 then
+      self.credentials:worked(r.keys)
+      return response
+    end
+    local region = turn == 1 and s3_error.region_of(response)
+    if not region or region == r.region then return nil, self:classify(response, r) end
+    self.ctx.log.debug(("s3: bucket %s is in region %s, not %s"):format(self.bucket, region, r.region))
+    self:move_to(region)
   end
-  return nil, self:classify(response, r)
 end
 
 -- An answer whose body is XML; an error inside of a 200 is an error.

@@ -17,10 +17,11 @@ local function open(url, answer)
   if not s then return nil, err end
   local requests = {}
   s.inner.ctx.http = setmetatable({ request = function(request)
-    local host, path = request.url:match("^https?://([^/]+)([^?]*)")
-    request.headers.host = host
-    local headers = request.headers
-    assert(request.sign { method = request.method, host = host, path = path, query = "", headers = headers })
+    local to = assert(http.parse_url(request.url))
+    assert(request.sign {
+      method = request.method, path = to.path, query = to.query or "", headers = request.headers,
+      host = to.default_port and to.host or ("%s:%d"):format(to.host, to.port),
+    })
     requests[#requests + 1] = request
     local response, failed = answer(request, #requests)
     if response then response.headers = response.headers or {} end
@@ -47,6 +48,17 @@ for url, expected in pairs(addresses) do
     assert(s:head("a b"))
     lu.assertEquals(requests[1].url, expected)
   end
+end
+
+function TestS3.test_a_port_that_need_not_be_named()
+  local signatures = {}
+  for index, port in ipairs { "", ":443" } do
+    local s, requests = open("s3://bucket?endpoint=https://store.example" .. port, found)
+    s.inner.ctx.clock = function() return 1700000000 end
+    assert(s:head("key"))
+    signatures[index] = requests[1].headers.authorization
+  end
+  lu.assertEquals(signatures[2], signatures[1])
 end
 
 function TestS3.test_the_bucket_is_in_another_region()

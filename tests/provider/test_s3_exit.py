@@ -94,6 +94,12 @@ class Exit(harness.Case):
                              env=self.server.env())
         self.assertIn("127.0.0.1", failed.stderr)
 
+    def test_throttled_for_ever(self):
+        """The look at the store before the source is read ends after 20 s."""
+        failed = self.backup([refuse(503, "SlowDown")], 3)
+        self.assertRegex(failed.stderr, r"SlowDown.*gave up after \d+ attempts")
+        self.assertEqual(self.before, self.state())
+
     # --- something is, and is no backup ---
 
     def test_size_that_is_another(self):

@@ -4,6 +4,7 @@
 listings; TLS, virtual hosts; and the command from backup to restore on MinIO."""
 import argparse
 import glob
+import hashlib
 import json
 import os
 import signal
@@ -186,6 +187,38 @@ class Command(Case):
                              status=None)
         self.assertNotEqual(0, failed.returncode)
         self.assertIn("sse_kms_key_id", failed.stderr)
+
+
+class Together(Case):
+    """Runs that take the same key get the next second; none writes over another's."""
+
+    def together(self, size):
+        children = []
+        for number in range(4):
+            with open(self.write(f"{size}-{number}/file"), "wb") as file:
+                file.write(os.urandom(size))
+            children.append(self.start("backup", "files", self.path(f"{size}-{number}"), "--name", "n", "--to",
+                                       self.to(f"p{size}"), "--json", env=self.keys()))
+        stored = {}
+        for child in children:
+            out, err = child.communicate(timeout=60)
+            self.assertEqual(0, child.returncode, err.decode())
+            (item,) = json.loads(out)["items"]
+            stored[item["key"]] = item["sha256"]
+        self.assertEqual(4, len(stored), stored)
+        for key, expected in stored.items():
+            body = self.aws("s3", "cp", f"s3://bucket/p{size}/{key}", "-")
+            self.assertEqual(expected, hashlib.sha256(body).hexdigest())
+
+    def test_minio(self):
+        self.start_server("minio")
+        self.together(5000)
+        self.together(12000000)
+
+    def test_versitygw(self):
+        self.start_server("versitygw")
+        self.together(5000)
+        self.together(12000000)
 
 
 class Connections(Case):

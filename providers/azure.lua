@@ -514,10 +514,10 @@ local function find_endpoint(text, account, suffix)
   return { scheme = scheme, host = host, path = path }, account
 end
 
--- The cloud, which has its own authority for tokens.
-local function suffix_of(options)
-  local host = (options.endpoint or ""):match("^https?://([^/?#:]+)") or ""
-  return options.endpoint_suffix or host:match("^[%w-]+%.[%w.]*blob%.([%a][%w.-]+)$")
+-- What the host of an endpoint names: the account, and the cloud, which has its own authority for tokens.
+local function names_in(endpoint)
+  local host = (endpoint or ""):match("^https?://([^/?#:]+)") or ""
+  return host:match("^([%w-]+)%.[%w.]*blob%.([%a][%w.-]+)$")
 end
 
 local function is_container(name)
@@ -531,7 +531,8 @@ local function open(address, options, ctx)
     return usage("'%s' is no name of a container: 3 to 63 lower-case letters, digits and single - expected",
       container)
   end
-  local context = { options = options, suffix = suffix_of(options) }
+  local account, cloud = names_in(options.endpoint)
+  local context = { options = options, suffix = options.endpoint_suffix or cloud }
   for name, value in pairs(ctx) do context[name] = value end
   local credentials, err = azure.find(context)
   if not credentials then return nil, err end
@@ -540,8 +541,9 @@ local function open(address, options, ctx)
     return usage("account %s is asked for, and %s is for account %s", options.account, credentials.source,
       place.account)
   end
-  local endpoint, account = find_endpoint(options.endpoint or place.endpoint,
-    options.account or place.account or azure.account(context),
+  local endpoint
+  endpoint, account = find_endpoint(options.endpoint or place.endpoint,
+    options.account or place.account or account or azure.account(context),
     options.endpoint_suffix or place.suffix or SUFFIX)
   if not endpoint then return nil, account end
   if not account:find("^[%w-]+$") then return usage("'%s' is no name of a storage account", account) end

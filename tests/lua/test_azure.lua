@@ -64,6 +64,22 @@ function TestAddresses.test_what_is_none()
   end
 end
 
+-- The host of an endpoint is nearer than the environment.
+function TestAddresses.test_account_of_an_endpoint()
+  local function account_of(endpoint)
+    local options = { account_key = "d3Jvbmcga2V5", endpoint = endpoint }
+    local ctx = { secret = sys.secret, grant = function() end }
+    function ctx.env(name) return name == "AZURE_STORAGE_ACCOUNT" and "other" or nil end
+    return assert(azure.open(assert(url.parse "azure://con"), options, ctx)).account
+  end
+  lu.assertEquals(account_of(ACC), "acc")
+  lu.assertEquals(account_of(CHINA), "acc")
+  for _, endpoint in ipairs { "https://blobs.example", "https://way.example/through" } do
+    lu.assertEquals(account_of(endpoint), "other")
+  end
+  lu.assertEquals(account_of(nil), "other")
+end
+
 -- Each cloud has an authority of its own, for which the right to ask it is taken.
 function TestAddresses.test_authority_of_an_address()
   local function granted(text, more)

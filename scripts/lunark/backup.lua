@@ -176,8 +176,8 @@ function Job:warn(message, fields)
   log.warn(message, fields)
 end
 
---- A fresh folder below the work directory, removed when the job is closed. What killed runs have left beside it is
---- removed first, where --work-dir names the directory.
+--- A fresh folder below the work directory, removed when the job is closed. What killed runs have left beside it
+--- is removed first, where --work-dir names the directory.
 ---@return string|nil path
 ---@return table|nil err
 function Job:work_dir()

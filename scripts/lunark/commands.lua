@@ -8,6 +8,7 @@ local exit = require "lunark.exit"
 local fs = require "lunark.fs"
 local json = require "lunark.json"
 local list = require "lunark.list"
+local log = require "lunark.log"
 local manifest = require "lunark.manifest"
 local naming = require "lunark.naming"
 local place = require "lunark.place"
@@ -35,7 +36,7 @@ end
 local function plain_error(err)
   return {
     kind = err.kind, message = manifest.shown(err.message), hint = manifest.shown(err.hint), item = err.item,
-    store = err.url,
+    store = err.url, code = math.tointeger(err.code),
   }
 end
 
@@ -141,6 +142,27 @@ local function compress_level(text)
   error(usage(("--compress %s: fast, balanced, best, none, or a level from 1 to 12 expected"):format(text)))
 end
 
+-- How the programs behind an item ended.
+local function endings_json(producers)
+  local out = json.array {}
+  for i, producer in ipairs(producers or {}) do
+    out[i] = { code = producer.code, signal = producer.signal, seconds = producer.seconds }
+  end
+  return #out > 0 and out or nil
+end
+
+-- The last line of a run of several items, or of one with warnings.
+local function say_outcome(job)
+  local stored = 0
+  for _, item in ipairs(job.items) do
+    stored = stored + (item.stored and 1 or 0)
+  end
+  if #job.items > 1 or job.warnings > 0 then
+    log.info(("%d of %d stored, %d failures, %d warnings"):format(stored, #job.items, #job.failures,
+      job.warnings))
+  end
+end
+
 -- The outcome of a job as JSON.
 local function job_json(job, status)
   local items = json.array {}
@@ -156,7 +178,7 @@ local function job_json(job, status)
     items[i] = {
       item = item.item, key = item.key, ok = item.ok, size = record.size, raw_size = record.raw_size,
       sha256 = record.sha256, seconds = item.seconds, warnings = record.warning_count,
-      unreadable = record.unreadable, stores = stores,
+      unreadable = record.unreadable, stores = stores, producers = endings_json(record.producers),
     }
   end
   return {
@@ -227,6 +249,7 @@ function commands.backup.run(context)
   run_policy(found, job)
   local status = job:status(global.strict)
   shown:close()
+  say_outcome(job)
   if global.json then
     print_json(job_json(job, status))
   end

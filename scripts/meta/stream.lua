@@ -38,7 +38,7 @@ function Stream:limit(bytes_per_second) end
 ---@class lunark.VerifyOptions
 ---@field sha256? string 64 hexadecimal digits
 ---@field size? integer bytes
----@field begins? string[] texts of at most 16 bytes, one of which it begins with; fails at once (io) otherwise
+---@field begins? string[] at most 16 bytes each; fails at once (io) when it begins with none of them
 ---@field name? string of the object, for the message; default "the stream"
 
 --- Moves the stream into one of the same bytes that fails at its end (corrupt) when they have another hash

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """lunark backup neo4j with Neo4j 4.x, against a stand-in that keeps the documented contract of neo4j-admin backup."""
+import json
 import os
 import re
 import signal
@@ -227,7 +228,9 @@ class Refused(Neo4jCase):
 
 class Failed(Neo4jCase):
     def test_one_fails_and_the_other_is_stored(self):
-        failed = self.backup(NEO4J_TEST_STATUS="neo4j=1", NEO4J_TEST_PARTIAL="1", status=1)
+        failed = self.backup("--json", NEO4J_TEST_STATUS="neo4j=1", NEO4J_TEST_PARTIAL="1", status=1)
+        (failure,) = json.loads(failed.stdout)["failures"]
+        self.assertEqual(["exit", "neo4j", 1], [failure[k] for k in ("kind", "item", "code")])
         self.assertEqual([], self.archives("neo4j"))
         self.assertEqual(1, len(self.archives("system")))
         self.assertRegex(failed.stderr, "lunark: neo4j: neo4j-admin ended with status 1: .*was refused")
@@ -246,7 +249,10 @@ class Failed(Neo4jCase):
             manifest = self.manifest(self.archives("neo4j")[-1])
             self.assertEqual([code], [p["code"] for p in manifest["producers"]])
             self.assertIn(message, manifest["warnings"][0]["message"])
-            self.assertRegex(done.stdout, r'"warnings": [1-9]')
+            said = json.loads(done.stdout)
+            self.assertEqual([[code], [0]], [[p["code"] for p in item["producers"]] for item in said["items"]])
+            self.assertEqual([1, 0], [item["warnings"] for item in said["items"]])
+            self.assertRegex(done.stderr, r"2 of 2 stored, 0 failures, [12] warnings")
         self.backup("--strict", database="neo4j", NEO4J_TEST_STATUS="3", status=5)
 
     def test_killed(self):

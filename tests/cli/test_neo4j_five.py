@@ -164,6 +164,14 @@ class Dumps(Neo4jCase):
         with gzip.open(archive) as file:
             self.assertEqual(b"DZV1", file.read(4), "nothing that --verbose says is in the dump")
 
+    def test_killed_or_empty(self):
+        args = ["backup", "neo4j", "--method", "dump", "--database", "neo4j", "--to", self.store]
+        for settings, message in (({"NEO4J_TEST_STATUS": "-9"}, "killed by signal 9"), ({"NEO4J_TEST_EMPTY": "1"}, ""),
+                                  ({"NEO4J_TEST_STATUS": "-15"}, "signal 15")):
+            failed = self.lunark(*args, status=1, env=self.env(**settings))
+            self.assertIn(message, failed.stderr)
+            self.assertEqual([], self.objects())
+
     def test_a_dump_with_messages_in_it(self):
         args = ["backup", "neo4j", "--method", "dump", "--database", "neo4j,system", "--to", self.store]
         failed = self.lunark(*args, status=1, env=self.env(NEO4J_TEST_CHATTY="1"))

@@ -243,6 +243,7 @@ class Before(Neo4jCase):
         message = "heap, page cache and lunark want 2.0 TiB"
         self.assertIn(message, self.backup("--heap-size", "1024G", "--pagecache", "1T").stderr)
         self.assertIn("4.0 TiB", self.backup("--heap-size", "1024G", "--pagecache", "1T", "--parallel", "2").stderr)
+        self.assertIn("want 1.0 TiB", self.backup("--pagecache", "1T").stderr)
         self.assertNotIn("heap, page cache", self.backup("--heap-size", "10m").stderr)
         self.assertNotIn("heap, page cache", self.backup().stderr)
 

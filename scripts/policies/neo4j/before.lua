@@ -13,6 +13,7 @@ local before = {}
 
 local REMOTE = { nfs = true, nfs4 = true, cifs = true, smb3 = true, smbfs = true }
 local PAGECACHE = 8 << 20 -- what neo4j-admin takes where nothing is said
+local HEAP_SHARE = 4 -- Java takes this part of the memory where nothing is said
 local OWN = 24 << 20 -- of this program, beside its streams
 local DEPRECATED = { "check_label_scan_store", "check_property_owners" }
 
@@ -31,11 +32,14 @@ end
 
 local function check_memory(job)
   local given, limit = job.options, machine.memory()
-  local heap = size_of(given, "heap_size")
-  local each = (heap or 0) + (size_of(given, "pagecache") or PAGECACHE)
+  if not limit or not (given.heap_size or given.pagecache) then
+    return
+  end
+  local heap = size_of(given, "heap_size") or limit // HEAP_SHARE
+  local each = heap + (size_of(given, "pagecache") or PAGECACHE)
   local own = sys.budget().memory + OWN
   local needed = each * math.min(given.parallel, #given.names) + own
-  if limit and heap and needed > limit then
+  if needed > limit then
     job:warn(("heap, page cache and lunark want %s of memory, there are %s")
       :format(progress.size(needed), progress.size(limit)), { hint = "lower --heap-size or --pagecache" })
   end

@@ -20,8 +20,8 @@ local WORDS = 8000 -- bytes in which its last words are
 local TIGHT = 16 << 20 -- less free space than this explains a failure
 local SIGKILL = 9
 
---- Takes a version apart: a line "4.4.10", "neo4j-admin 5.26.0" or "2025.01.0". Other lines are not looked at: some
---- say which Java is used.
+--- Takes a version apart: a line "4.4.10", "neo4j-admin 5.26.0" or "2025.01.0". Others are not looked at:
+--- some say which Java is used.
 ---@param text string
 ---@return table|nil {major=, minor=, text=}
 function tool.parse_version(text)

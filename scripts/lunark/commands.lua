@@ -79,7 +79,7 @@ commands.backup = {
   options = {
     to = {
       "list", repeated = true, expected = true, metavar = "URL", env = "LUNARK_TO",
-      help = "where to: a path, file:///dir or s3://bucket/prefix; can be given several times",
+      help = "where to: a path, s3://, gs:// or azure://bucket/prefix; can be given several times",
     },
     latest = { "boolean", default = true, help = "move `latest` to this backup" },
     name_format = {

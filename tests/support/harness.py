@@ -28,7 +28,8 @@ LUNARK = os.path.join(BUILD, "lunark")
 def environment(**more):
     """The environment of the command: nothing of the machine's AWS settings or CA bundles, a home that is not there."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "LUNARK_TEST"))
-           and k not in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "HOME", "XDG_CONFIG_HOME")}
+           and k not in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "HOME", "XDG_CONFIG_HOME", "CLOUD_PROVIDER",
+                         "BUCKET", "LUNARK_CREDENTIALS", "LUNARK_TO", "LUNARK_FROM")}
     env["LC_ALL"] = "C.UTF-8"
     env["AWS_EC2_METADATA_DISABLED"] = "true"  # no test leaves this machine
     env.update({k: str(v) for k, v in more.items() if v is not None})

@@ -267,6 +267,9 @@ class Failed(Neo4jCase):
         failed = self.backup(database="neo4j", NEO4J_TEST_NOMEMORY="1", status=1)
         self.assertIn("OutOfMemoryError: Java heap space", failed.stderr)
         self.assertIn("--heap-size", failed.stderr)
+        failed = self.backup(database="neo4j", NEO4J_TEST_NOMEMORY="exit", status=1)
+        self.assertRegex(failed.stderr, "ended with status 3: .*Terminating due to")
+        self.assertEqual([], self.archives("neo4j"), "3 of Java is not the 3 of inconsistencies")
 
     def test_success_without_a_backup(self):
         for code in (0, 2, 3):

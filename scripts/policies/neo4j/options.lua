@@ -123,6 +123,7 @@ local function check_folders(given)
       return nil, ("%s '%s': a folder expected"):format(label(name), path)
     end
   end
+  given.report_dir = given.report_dir and fs.absolute(given.report_dir)
   local keeps = not given.remove_existing_files or not given.remove_backup_files
   if keeps and not given.backup_dir and given.method == "backup" then
     return nil, "files of a backup can be kept only in a folder of their own",

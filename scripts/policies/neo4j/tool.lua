@@ -19,6 +19,7 @@ local SAID = 1 << 20 -- bytes of what it says that are kept for the report
 local WORDS = 8000 -- bytes in which its last words are
 local TIGHT = 16 << 20 -- less free space than this explains a failure
 local SIGKILL = 9
+local JVM_GAVE_UP = 3
 
 --- Takes a version apart: a line "4.4.10", "neo4j-admin 5.26.0" or "2025.01.0". Others are not looked at:
 --- some say which Java is used.
@@ -153,6 +154,9 @@ function tool.run(job, run, argv)
   local written, unwritten = fs.write_text(run.log, result.stdout, tonumber("644", 8))
   if not written then
     log.warn(("%s: %s"):format(run.database, unwritten.message), { item = run.database })
+  end
+  if ok and result.code == JVM_GAVE_UP and result.stdout:find("OutOfMemoryError", 1, true) then
+    ok, why = nil, { kind = "exit" } -- Java ends with 3, too, when it may not go on without memory
   end
   if not ok then
     local ended = result.signal and ("was ended by signal %d"):format(result.signal)

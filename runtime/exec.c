@@ -53,6 +53,7 @@ void lk_exec_release(struct lk_process *process)
     pthread_mutex_destroy(&process->mutex);
     free(process->name);
     free(process->prefix);
+    free(process->item);
     free(process->ok);
     free(process);
 }
@@ -161,8 +162,9 @@ void lk_exec_log_line(void *arg, const char *text)
 {
     struct lk_process *process = arg;
     if (process->exec != NULL && process->exec->log != NULL)
-        lk_log_write(process->exec->log, LK_INFO, NULL, 0, "%s%s%s", process->prefix,
-                     process->prefix[0] != '\0' ? ": " : "", text);
+        lk_log_write(process->exec->log, LK_INFO,
+                     &(struct lk_field){.name = "item", .value = process->item}, 1, "%s%s%s",
+                     process->prefix, process->prefix[0] != '\0' ? ": " : "", text);
 }
 
 void lk_exec_end_output(struct lk_exec_output *output)

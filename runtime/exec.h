@@ -54,6 +54,7 @@ struct lk_exec_options {
     const int *ok;            /* exit codes that are success; NULL = 0 only */
     size_t ok_count;
     const char *log_prefix; /* of logged lines; NULL = the name of the program */
+    const char *log_item;   /* their field `item`; NULL = none */
 };
 
 struct lk_exec_result {

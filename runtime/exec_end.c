@@ -322,8 +322,9 @@ void lk_exec_remind(struct lk_timer *timer)
     if (process->exec == NULL)
         return;
     if (process->exec->log != NULL)
-        lk_log_write(process->exec->log, LK_INFO, NULL, 0, "still waiting for %s (%llu s)",
-                     process->name, seconds);
+        lk_log_write(process->exec->log, LK_INFO,
+                     &(struct lk_field){.name = "item", .value = process->item}, 1,
+                     "still waiting for %s (%llu s)", process->name, seconds);
     lk_loop_arm(process->loop, timer, process->remind_ms, NULL);
 }
 

@@ -35,7 +35,7 @@ struct lk_process {
     struct lk_exec *exec;            /* NULL once the set is gone */
     struct lk_process *next, **link; /* in the set */
     int refs;                        /* atomic: handle, set, stages */
-    char *name, *prefix;
+    char *name, *prefix, *item;
     pid_t pid;
     uint64_t started_ns;
     struct lk_watch exit; /* fd: the pidfd */

@@ -228,7 +228,9 @@ static struct lk_process *make_process(struct lk_exec *exec, const struct lk_exe
                              : slash != NULL             ? slash + 1
                                                          : options->argv[0]);
     process->ok = calloc(options->ok_count + 1, sizeof *process->ok);
-    bool ready = process->name != NULL && process->prefix != NULL && process->ok != NULL;
+    process->item = options->log_item != NULL ? strdup(options->log_item) : NULL;
+    bool ready = process->name != NULL && process->prefix != NULL && process->ok != NULL &&
+                 (process->item != NULL || options->log_item == NULL);
     if (ready && options->ok_count > 0)
         memcpy(process->ok, options->ok, options->ok_count * sizeof *process->ok);
     process->ok_count = options->ok_count;

@@ -210,10 +210,10 @@ static void read_ok(lua_State *L, struct lk_exec_options *options)
 /* What is read points into the table at 1 and into values left on the stack. */
 static void read_options(lua_State *L, struct lk_exec_options *options)
 {
-    static const char *const keys[] = {"env",         "clean_env",  "cwd",     "user",
-                                       "group",       "stdin",      "stdout",  "stderr",
-                                       "capture_max", "timeout",    "grace",   "allow_empty",
-                                       "ok",          "log_prefix", "log_max", NULL};
+    static const char *const keys[] = {
+        "env",    "clean_env",  "cwd",         "user",    "group", "stdin",
+        "stdout", "stderr",     "capture_max", "timeout", "grace", "allow_empty",
+        "ok",     "log_prefix", "log_item",    "log_max", NULL};
     memset(options, 0, sizeof *options);
     if (!lua_istable(L, 1))
         lk_misuse(L, "exec.start", "expected a table of arguments and options, got %s",
@@ -230,6 +230,7 @@ static void read_options(lua_State *L, struct lk_exec_options *options)
     options->user = read_text(L, keep, "user");
     options->group = read_text(L, keep, "group");
     options->log_prefix = read_text(L, keep, "log_prefix");
+    options->log_item = read_text(L, keep, "log_item");
     options->output = read_output(L, "stdout", LK_EXEC_CAPTURE);
     options->errors = read_output(L, "stderr", LK_EXEC_LOG);
     options->capture_max = (size_t)lk_opt_integer(L, 1, "capture_max", 1, CAPTURE_LIMIT, 1 << 20);

@@ -176,8 +176,8 @@ function Job:warn(message, fields)
   log.warn(message, fields)
 end
 
---- A fresh folder below the work directory, removed when the job is closed. What killed runs have left beside it
---- is removed first, where --work-dir names the directory.
+--- A fresh folder below the work directory, removed when the job is closed. What killed runs have left beside
+--- it is removed first, where --work-dir names the directory.
 ---@return string|nil path
 ---@return table|nil err
 function Job:work_dir()
@@ -348,7 +348,7 @@ local function attempt(job, name, given, stores)
   if not seconds then
     return { item = name, ok = false, targets = {} }
   end
-  local opened <close>, err = source.open(given, job.compress)
+  local opened <close>, err = source.open(given, job.compress, name)
   if not opened then
     job:failed(name, err)
     return { item = name, ok = false, targets = {}, err = err }

@@ -22,6 +22,7 @@ local exec = {}
 ---@field grace number? seconds between TERM and KILL, default 10
 ---@field allow_empty boolean? a stream without a byte is no failure
 ---@field ok integer[]? exit codes that are success, default {0}
+---@field log_item string? the field `item` of its logged lines
 ---@field log_prefix string? of its logged lines, default the program's name
 
 ---@class lunark.exec.Result

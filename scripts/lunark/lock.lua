@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Locks on folders: a file in them that one run holds. The system lets go of it when the process ends, however
--- that happens, so what is left behind with a lock that nobody holds is of a run that is over.
+-- Locks on folders: a file in them that one run holds. The system lets go of it when the process ends,
+-- however that happens, so what is left behind with a lock that nobody holds is of a run that is over.
 -- Needs read and write for the folder.
 
 local file = require "lunark.file"

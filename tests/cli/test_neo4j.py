@@ -59,6 +59,14 @@ class Stored(Neo4jCase):
         self.assertEqual(16, len(self.objects()))
         self.assertEqual(["a", "b", "c", "system"], sorted(self.databases()))
 
+    def test_lines_of_the_log(self):
+        done = self.backup("--log-format", "json", "--log-to", "stdout")
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        said = [line for line in lines if "Starting backup of database" in line["message"]]
+        self.assertEqual([("neo4j", "INFO"), ("system", "INFO")], [(s["item"], s["severity"]) for s in said])
+        self.assertTrue(all(line["run"] and line["time"] for line in lines))
+        self.assertEqual("", done.stderr)
+
     def test_peak_of_the_work_directory(self):
         size = 30_000_000
         child = self.start(*self.args(database="neo4j,system"), env=self.env(NEO4J_TEST_BYTES=str(size)))

@@ -177,6 +177,23 @@ local function backup_one(job, database, dir)
   end
 end
 
+-- Saves a database that a run for a pattern has backed up; what that said is in its report.
+local function save_matching(job, name, dir, producer)
+  local run, err = prepare(job, name, dir)
+  local ok = run
+  if ok then
+    ok, err = fs.write_text(run.log, producer.result.stdout)
+  end
+  if ok then
+    save_chain(job, run, producer)
+  else
+    job:fail(name, err)
+  end
+  if run then
+    tidy(job, run)
+  end
+end
+
 -- Runs neo4j-admin for all databases that match. Names of what it wrote, and of what is saved already: with
 -- Neo4j 5 a run that ends with 0 is one for each database.
 local function backup_matching(job, pattern, dir, done)
@@ -211,9 +228,7 @@ local function backup_matching(job, pattern, dir, done)
     for _, name in ipairs(names) do
       if not done[name] then
         done[name] = true
-        local own = prepare(job, name, dir)
-        save_chain(job, own, producer)
-        tidy(job, own)
+        save_matching(job, name, dir, producer)
       end
     end
   end

@@ -150,6 +150,8 @@ class Asked(Neo4jCase):
                 with self.subTest(name=name, value=value):
                     self.assertEqual(value, self.options(**{name: value})[option])
         self.assertEqual("3G", self.options(PAGE_CACHE="3G")["pagecache"])
+        self.assertNotIn("pagecache", self.options(PAGE_CACHE="", HEAP_SIZE=""))
+        self.assertIn(self.calls()[-1]["heap"], (None, ""))
         self.options(HEAP_SIZE="300M")
         self.assertEqual("300M", self.calls()[-1]["heap"])
         self.lunark("backup", "neo4j", "--to", self.store, "--work-dir", self.work,
@@ -202,6 +204,10 @@ class Refused(Neo4jCase):
     def test_names(self):
         for name in ("../x", "a/b", "a b", "-x", ".x"):
             self.refused("is no name of a database", *self.args(f"--databases={name}"))
+
+    def test_addresses(self):
+        for address in ("http://host:6362", "host:port", "host:0", "host:65536", "a b", "[::1", "host/x", "a:b:g"):
+            self.refused(f"--address '{address}' is no address", *self.args(address=address))
 
     def test_sizes(self):
         self.refused("--heap-size: '2 GB' is no size", *self.args("--heap-size", "2 GB"))

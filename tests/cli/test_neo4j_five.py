@@ -84,7 +84,10 @@ class Five(Neo4jCase):
             self.assertEqual(number, len(self.files("neo4j")), kind)
 
     def test_diff_without_full(self):
-        failed = self.backup("--type", "DIFF", database="neo4j", status=1)
+        failed = self.backup("--type", "DIFF", database="neo4j", status=2)
+        self.assertIn("continues one that is kept", failed.stderr)
+        failed = self.backup("--type", "DIFF", "--backup-dir", self.path("b"), "--remove-existing-files=false",
+                             database="neo4j", status=1)
         self.assertIn("can't be continued", failed.stderr)
 
     def test_databases_whose_names_begin_alike(self):
@@ -97,6 +100,8 @@ class Five(Neo4jCase):
         self.backup(database="*", NEO4J_TEST_DATABASES="neo4j,system,backup_test,a-b")
         self.assertEqual(1, len(self.calls()), "0 is the status of each")
         self.assertEqual(16, len(self.objects()))
+        (report,) = [n for n in os.listdir(self.store + "/a-b") if ".report." in n and n[0] != "."]
+        self.assertIn("backups/.report_a-b/backup.log", self.names(f"{self.store}/a-b/{report}"))
         self.assertRegex(self.files("backup_test")[0], "^backups/backup_test/backup_test" + ARTIFACT)
 
     def test_pattern_with_a_failure(self):

@@ -132,6 +132,26 @@ local function check_folders(given)
   return true
 end
 
+local function is_address(text)
+  local host, port = tool.split_address(text)
+  local name, ipv6 = host:find("^[%w._-]+$"), host:find("^[%x:.]+[%%%w]*$") and host:find(":.*:")
+  return (name or ipv6) and port >= 1 and port <= 65535
+end
+
+local function check_addresses(given)
+  if given.method ~= "backup" then
+    return true
+  elseif #(given.address or {}) == 0 then
+    return nil, "policy neo4j: --address is missing", "or set NEO4J_ADDR in the environment"
+  end
+  for _, address in ipairs(given.address) do
+    if not is_address(address) then
+      return nil, ("--address '%s' is no address"):format(address), "write HOST, HOST:PORT or [IPV6]:PORT"
+    end
+  end
+  return true
+end
+
 local function check_for_version(given)
   local version = given.version
   if version.major < 4 then
@@ -145,6 +165,10 @@ local function check_for_version(given)
   elseif version.major == 4 and (given.type or given.include_metadata == "none") then
     return nil, ("%s is of Neo4j 5, this is neo4j-admin %s")
       :format(given.type and "--type" or "--include-metadata none", version.text)
+  end
+  if given.type == "DIFF" and given.remove_existing_files then
+    return nil, "a differential backup continues one that is kept",
+      "add --backup-dir DIR --remove-existing-files=false"
   end
   for _, name in ipairs(version.major > 4 and ONLY_4 or {}) do
     if given[name] ~= nil then
@@ -160,14 +184,11 @@ end
 ---@return string|table|nil message, or an error
 ---@return string|nil hint
 function M.check(given)
-  for _, check in ipairs { check_databases, check_sizes, check_folders } do
+  for _, check in ipairs { check_databases, check_addresses, check_sizes, check_folders } do
     local ok, message, hint = check(given)
     if not ok then
       return nil, message, hint
     end
-  end
-  if given.method == "backup" and #(given.address or {}) == 0 then
-    return nil, "policy neo4j: --address is missing", "or set NEO4J_ADDR in the environment"
   end
   local version, message, hint
   if given.neo4j_version then
@@ -192,8 +213,8 @@ function M.needs(given)
   for _, name in ipairs { "backup_dir", "report_dir" } do
     folders[#folders + 1] = given[name] ~= "" and given[name] or nil
   end
-  for i, address in ipairs(given.address or {}) do
-    hosts[i] = tool.split_address(address)
+  for _, address in ipairs(given.address or {}) do
+    hosts[#hosts + 1] = is_address(address) and (tool.split_address(address)) or nil -- check says the rest
   end
   return { exec = { "neo4j-admin" }, read = folders, write = folders, net = hosts }
 end

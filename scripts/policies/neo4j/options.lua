@@ -134,8 +134,8 @@ end
 
 local function is_address(text)
   local host, port = tool.split_address(text)
-  local name, ipv6 = host:find("^[%w._-]+$"), host:find("^[%x:.]+[%%%w]*$") and host:find(":.*:")
-  return (name or ipv6) and port >= 1 and port <= 65535
+  local ipv6 = host:find(":.*:") and (host:find("^[%x:.]+$") or host:find("^[%x:.]+%%%w+$"))
+  return (ipv6 or host:find("^[%w._-]+$")) and port >= 1 and port <= 65535
 end
 
 local function check_addresses(given)

@@ -11,6 +11,7 @@ local transfer = {}
 
 local MiB = 1024 * 1024
 local PART = 8 * MiB -- where nothing asks for more
+local PART_IN_TURN = 16 * MiB -- each part costs a round trip in which nothing is sent
 -- For stores that take parts of any size, several at once: the last one is done sooner.
 local SMALL_PART = 2 * MiB
 local SHARE = 0.6 -- of the stream budget; the rest is for compression
@@ -51,7 +52,8 @@ end
 local function agree(targets)
   local limits = {
     min = 1, max = math.maxinteger, count = math.maxinteger, align = 1, single = math.maxinteger,
-    in_turn = false,
+    in_turn = false, -- some store takes them so
+    all_in_turn = true,
   }
   local hashes, seen = {}, {}
   for _, target in ipairs(targets) do
@@ -63,6 +65,7 @@ local function agree(targets)
       limits.count = math.min(limits.count, multipart.count or math.maxinteger)
       limits.align = math.max(limits.align, multipart.align or 1)
       limits.in_turn = limits.in_turn or multipart.width == 1
+      limits.all_in_turn = limits.all_in_turn and multipart.width == 1
     else
       limits.count = 1
     end
@@ -106,8 +109,9 @@ function transfer.plan(targets, options)
   local size = options.part_size
   if not size then
     local small = limits.min < MiB and limits.count == math.maxinteger and not limits.in_turn
-    size = small and SMALL_PART or PART
-    size = math.max(limits.min, math.min(size, memory // 3 // unit * unit))
+    size = small and SMALL_PART or limits.all_in_turn and PART_IN_TURN or PART
+    local held = limits.all_in_turn and 2 or 3 -- one on its way, one that fills
+    size = math.max(limits.min, math.min(size, memory // held // unit * unit))
     local expected = options.expect_size
     if expected and limits.count < math.maxinteger then
       size = math.max(size, ceil_to(expected * MARGIN / limits.count, unit))

@@ -94,6 +94,15 @@ function TestTransfer.test_plan_with_the_default_budget()
   lu.assertEquals(made.hash, { "sha256", "md5" })
 end
 
+function TestTransfer.test_plan_of_parts_that_go_in_turn()
+  local in_turn = { multipart = { min = 256 * KiB, align = 256 * KiB, width = 1 } }
+  local made = assert(plan(in_turn, { memory = 24 * MiB }))
+  lu.assertEquals({ made.size, made.width }, { 12 * MiB, 2 })
+  lu.assertEquals(assert(plan(in_turn, { memory = 100 * MiB })).size, 16 * MiB)
+  local both = { { store = memory_store(S3), key = "k" }, { store = memory_store(in_turn), key = "k" } }
+  lu.assertEquals(assert(transfer.plan(both, { memory = 24 * MiB })).size, 8 * MiB)
+end
+
 function TestTransfer.test_plan_for_an_expected_size()
   -- 10,000 parts of 8 MiB are 78 GiB; a tenth is kept for an estimate that is too small.
   lu.assertEquals(assert(plan(S3, { memory = 24 * MiB, expect_size = 70 * GiB })).size, 8 * MiB)

@@ -265,8 +265,8 @@ class MidUpload(Case):
     def test_source_that_is_silent_for_longer_than_a_token_lives(self):
         self.google.lifetime = 2
         env = self.service_account()
-        script = f"head -c 12000000 {self.path('noise')}; sleep 5; head -c 9000000 {self.path('noise')}"
-        self.write("noise", os.urandom(12 << 20))
+        script = f"head -c 30000000 {self.path('noise')}; sleep 5; head -c 9000000 {self.path('noise')}"
+        self.write("noise", os.urandom(29 << 20))
         self.write("policies/quiet.lua", """-- SPDX-License-Identifier: MIT
 local policy = require "lunark.policy"
 return policy {
@@ -293,10 +293,10 @@ return policy {
         self.write("policies/broken.lua", """-- SPDX-License-Identifier: MIT
 local policy = require "lunark.policy"
 return policy {
-  api = 1, name = "broken", summary = "a program that fails after 12 MiB", needs = { exec = { "sh" } },
+  api = 1, name = "broken", summary = "a program that fails after 30 MB", needs = { exec = { "sh" } },
   options = {},
   backup = function(job)
-    job:save("n", { program = { "sh", "-c", "head -c 12000000 /dev/urandom; exit 7" }, suffix = ".raw" })
+    job:save("n", { program = { "sh", "-c", "head -c 30000000 /dev/urandom; exit 7" }, suffix = ".raw" })
   end,
 }
 """)

@@ -16,6 +16,7 @@
 #define PROCESS_CLASS "lunark.exec.process"
 #define WAIT_CLASS "lunark.exec.wait"
 #define CAPTURE_LIMIT ((lua_Integer)1 << 30)
+#define NEVER_MS ((uint64_t)1000000000000)
 enum { SLOT_STDOUT = 1, SLOT_STDERR = 2, SLOTS = 2 }; /* user values of a process: its streams */
 
 struct wait_op {
@@ -211,9 +212,9 @@ static void read_ok(lua_State *L, struct lk_exec_options *options)
 static void read_options(lua_State *L, struct lk_exec_options *options)
 {
     static const char *const keys[] = {
-        "env",    "clean_env",  "cwd",         "user",    "group", "stdin",
-        "stdout", "stderr",     "capture_max", "timeout", "grace", "allow_empty",
-        "ok",     "log_prefix", "log_item",    "log_max", NULL};
+        "env",    "clean_env",  "cwd",         "user",    "group",  "stdin",
+        "stdout", "stderr",     "capture_max", "timeout", "grace",  "allow_empty",
+        "ok",     "log_prefix", "log_item",    "log_max", "remind", NULL};
     memset(options, 0, sizeof *options);
     if (!lua_istable(L, 1))
         lk_misuse(L, "exec.start", "expected a table of arguments and options, got %s",
@@ -237,6 +238,8 @@ static void read_options(lua_State *L, struct lk_exec_options *options)
     options->log_max = (size_t)lk_opt_integer(L, 1, "log_max", 1, CAPTURE_LIMIT, 0);
     options->timeout_ms = lk_opt_milliseconds(L, 1, "timeout", 0);
     options->grace_ms = lk_opt_milliseconds(L, 1, "grace", 10);
+    uint64_t remind = lk_opt_milliseconds(L, 1, "remind", 30);
+    options->remind_ms = remind > 0 ? remind : NEVER_MS;
     read_input(L, options);
 }
 

@@ -348,7 +348,7 @@ local function attempt(job, name, given, stores)
   if not seconds then
     return { item = name, ok = false, targets = {} }
   end
-  local opened <close>, err = source.open(given, job.compress, name)
+  local opened <close>, err = source.open(given, job.compress, name, job.progress ~= nil)
   if not opened then
     job:failed(name, err)
     return { item = name, ok = false, targets = {}, err = err }

@@ -20,6 +20,7 @@ local exec = {}
 ---@field log_max integer? bytes that "log" keeps of the end, too, for the result; default none
 ---@field timeout number? seconds until it is ended, default none
 ---@field grace number? seconds between TERM and KILL, default 10
+---@field remind number? seconds between two lines 'still waiting for', default 30; 0 = none
 ---@field allow_empty boolean? a stream without a byte is no failure
 ---@field ok integer[]? exit codes that are success, default {0}
 ---@field log_item string? the field `item` of its logged lines

@@ -122,8 +122,8 @@ local function open_paths(self, given, level)
   return self
 end
 
-local function open_program(self, given, level, item)
-  local options = { log_item = item }
+local function open_program(self, given, level, item, shown)
+  local options = { log_item = item, remind = shown and 0 or nil }
   for i, argument in ipairs(given.program) do
     options[i] = argument
   end
@@ -153,16 +153,17 @@ end
 ---@param given table as job:save takes it
 ---@param level string|integer|nil compression when the source has no wish of its own
 ---@param item string|nil whose it is, for the log
+---@param shown boolean|nil a progress says that a program is waited for
 ---@return lunark.Source|nil to-be-closed
 ---@return table|nil err
-function source.open(given, level, item)
+function source.open(given, level, item, shown)
   local kind = check(given)
   local self = setmetatable({ kind = kind, given = given }, Source)
   level = given.compress or level
   if kind == "archive" then
     return open_paths(self, given, level)
   elseif kind == "program" then
-    return open_program(self, given, level, item)
+    return open_program(self, given, level, item, shown)
   end
   self.suffix = (given.suffix or "") .. ".gz"
   self.stream = given.stream:gzip { level = level, index = true }

@@ -292,8 +292,10 @@ class Failed(Neo4jCase):
         self.assertEqual([], self.archives("neo4j"))
 
     def test_silence_is_no_failure(self):
-        self.backup(database="neo4j", NEO4J_TEST_SILENT="1", NEO4J_TEST_SLEEP="3")
+        done = self.backup("--progress", "plain", database="neo4j", NEO4J_TEST_SILENT="1", NEO4J_TEST_SLEEP="32")
         self.assertEqual(1, len(self.archives("neo4j")))
+        (line,) = [line for line in done.stderr.splitlines() if "still waiting" in line]
+        self.assertIn("neo4j: still waiting for neo4j-admin, 30 s", line)
 
     def test_term_ends_neo4j_admin(self):
         pidfile = self.path("pid")

@@ -137,7 +137,7 @@ end
 function tool.run(job, run, argv)
   local process <close>, err = exec.start(table.move(argv, 1, #argv, 1, {
     env = { HEAP_SIZE = job.options.heap_size }, stdout = "log", stderr = "stdout", log_max = SAID,
-    log_item = run.database, ok = run.ok,
+    log_item = run.database, ok = run.ok, remind = job.progress and 0 or nil,
   }))
   if not process then
     return nil, err

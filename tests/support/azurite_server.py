@@ -38,9 +38,9 @@ class AzuriteServers:
         """Starts it with these containers; its port. tls: (certificate, key) as files, then it takes tokens."""
         program = os.path.join(self.cache, f"azurite-{VERSION}", "node_modules", ".bin", "azurite-blob")
         self.need(program, f"azurite {VERSION}")
-        port, data = self.port(), os.path.join(self.scratch, "azurite")
+        port, data = self.port(self.host), os.path.join(self.scratch, "azurite")
         os.makedirs(data, exist_ok=True)
-        argv = [program, "--blobHost", "127.0.0.1", "--blobPort", str(port), "-l", data, "-s", "--disableTelemetry",
+        argv = [program, "--blobHost", self.host, "--blobPort", str(port), "-l", data, "-s", "--disableTelemetry",
                 "--skipApiVersionCheck"]
         scheme, context = "http", None
         if tls:
@@ -51,7 +51,7 @@ class AzuriteServers:
         trusted = {"NODE_EXTRA_CA_CERTS": self.env["LUNARK_TEST_CA"]} if tls else {}
         child = self.start(argv, "azurite", env=dict(self.clean(), AZURITE_ACCOUNTS=f"{ACCOUNT}:{KEY}", **trusted))
         self.wait_for(port, child, "azurite")
-        url = f"{scheme}://127.0.0.1:{port}/{ACCOUNT}"
+        url = f"{scheme}://{self.host}:{port}/{ACCOUNT}"
         token = sas("rwdlacu")
         for bucket in buckets:
             request("PUT", f"{url}/{bucket}?restype=container&{token}", b"", context=context)

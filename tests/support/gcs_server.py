@@ -30,22 +30,22 @@ class GcsServers:
                                        "*", "bin", "fake-gcs-server-linux-amd64"))
         if not found:
             raise self.unavailable("fake-gcs-server 1.56.1 has no program for this machine")
-        port = self.port()
-        address = f"127.0.0.1:{port}"
-        child = self.start([found[0], "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory",
+        port = self.port(self.host)
+        address = f"{self.host}:{port}"
+        child = self.start([found[0], "-scheme", "http", "-host", self.host, "-port", str(port), "-backend", "memory",
                             "-public-host", address, "-external-url", "http://" + address, *options], "fakegcs")
         return self.gcs_ready(port, child, "fakegcs", buckets)
 
     def gcsemulator(self, buckets):
         program = os.path.join(self.cache, "gcp-storage-emulator-2026.7.19", "bin", "gcp-storage-emulator")
         self.need(program, "gcp-storage-emulator 2026.7.19")
-        port = self.port()
-        child = self.start([program, "start", "--host=127.0.0.1", f"--port={port}", "--in-memory"], "gcsemulator")
+        port = self.port(self.host)
+        child = self.start([program, "start", f"--host={self.host}", f"--port={port}", "--in-memory"], "gcsemulator")
         return self.gcs_ready(port, child, "gcsemulator", buckets)
 
     def gcs_ready(self, port, child, name, buckets):
         self.wait_for(port, child, name)
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://{self.host}:{port}"
         for bucket in buckets:
             request = urllib.request.Request(f"{url}/storage/v1/b?project=test", json.dumps({"name": bucket}).encode(),
                                              {"Content-Type": "application/json"})

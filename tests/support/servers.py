@@ -64,9 +64,9 @@ def clean_environment():
             if k not in drop and not k.startswith(("AWS_", "GOOGLE_", "CLOUDSDK_", "GCE_", "AZURE_"))}
 
 
-def free_port():
+def free_port(host="127.0.0.1"):
     with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
+        s.bind((host, 0))
         return s.getsockname()[1]
 
 
@@ -83,7 +83,8 @@ class Servers(MinioServers, GcsServers, AzuriteServers, WebdavServers):
     cache, unavailable = CACHE, Unavailable
     port, need, clean = staticmethod(free_port), staticmethod(make_available), staticmethod(clean_environment)
 
-    def __init__(self, scratch):
+    def __init__(self, scratch, host="127.0.0.1"):
+        self.host = host
         self.scratch, self.children, self.versioning = scratch, [], False
         self.env = clean_environment()
 
@@ -98,7 +99,7 @@ class Servers(MinioServers, GcsServers, AzuriteServers, WebdavServers):
         end = time.monotonic() + seconds
         while time.monotonic() < end and child.poll() is None:
             with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", port)) == 0:
+                if s.connect_ex((self.host, port)) == 0:
                     return
             time.sleep(0.05)
         with open(os.path.join(self.scratch, name + ".log"), errors="replace") as text:
@@ -124,10 +125,10 @@ class Servers(MinioServers, GcsServers, AzuriteServers, WebdavServers):
     def versitygw(self, buckets, *options):
         """Starts it with these buckets and more words for its command line; its port."""
         make_available(GATEWAY, "versitygw 1.8.0")
-        data, port = os.path.join(self.scratch, "data"), free_port()
+        data, port = os.path.join(self.scratch, "data"), free_port(self.host)
         for bucket in buckets:
             os.makedirs(os.path.join(data, bucket))
-        argv = [GATEWAY, "--access", ACCESS, "--secret", SECRET, "--region", REGION, "--port", f"127.0.0.1:{port}",
+        argv = [GATEWAY, "--access", ACCESS, "--secret", SECRET, "--region", REGION, "--port", f"{self.host}:{port}",
                 *(option.replace("PORT", str(port)) for option in options), "posix"]
         if self.versioning:
             versions = os.path.join(self.scratch, "versions")
@@ -135,7 +136,7 @@ class Servers(MinioServers, GcsServers, AzuriteServers, WebdavServers):
             argv += ["--versioning-dir", versions]
         child = self.start([*argv, data], "versitygw")
         self.wait_for(port, child, "versitygw")
-        self.export_s3(f"http://127.0.0.1:{port}", bucket=buckets[0])
+        self.export_s3(f"http://{self.host}:{port}", bucket=buckets[0])
         self.env["LUNARK_TEST_S3_DATA"] = data
         return port
 

@@ -15,6 +15,11 @@ local xml = require "lunark.xml"
 
 local MiB, GiB = 1024 * 1024, 1024 * 1024 * 1024
 
+-- Computed beside the upload, by the option `checksum`.
+local PART_HASH = {
+  crc32c = { "sha256", "crc32c" }, md5 = { "sha256", "md5" }, none = { "sha256" },
+}
+
 local Store = {}
 Store.__index = Store
 
@@ -181,15 +186,9 @@ local function check_key(key)
   return true
 end
 
--- MD5s are compared only where that was not turned off.
+-- The MD5 that a body travels with. Buckets with a default retention take none without a checksum.
 function Store:md5_of(body)
-  return self.options.check_md5 and checks.md5(body) or nil
-end
-
--- Buckets with a default retention take nothing without it.
-function Store:md5_header(body)
-  local md5 = self:md5_of(body)
-  return { ["content-md5"] = md5 and checks.content_md5(md5) }
+  return self.options.checksum ~= "none" and checks.md5(body) or nil
 end
 
 -- --- the contract ---
@@ -199,7 +198,8 @@ function Store:put(key, body, meta, how)
   local ok, err = check_key(key)
   if not ok then return nil, err end
   local headers
-  headers, err = object_headers(self, meta, self:md5_header(body))
+  local md5 = self:md5_of(body)
+  headers, err = object_headers(self, meta, { ["content-md5"] = md5 and checks.header(md5) })
   if not headers then return nil, err end
   self:condition(headers, how and how.exclusive)
   local response
@@ -211,7 +211,7 @@ function Store:put(key, body, meta, how)
   end
   local etag = checks.plain(response.headers["etag"])
   if not etag then return upload.not_the_store("put", "%s: the answer has no ETag", key) end
-  ok, err = checks.etag(response, etag, self:md5_of(body), key)
+  ok, err = checks.etag(response, etag, md5, key)
   if not ok then return nil, err end
   return {
     size = checks.size(body), etag = etag, version = etag,
@@ -418,10 +418,10 @@ function Store:begin(key, meta, how)
   local headers
   headers, err = object_headers(self, meta)
   if not headers then return nil, err end
-  local begun
-  begun, err = upload.begin(self, key, headers, meta)
-  if not begun then return nil, err end
   how = how or {}
+  local begun
+  begun, err = upload.begin(self, key, headers, meta, how.copied)
+  if not begun then return nil, err end
   begun.exclusive, begun.replaces = how.exclusive, how.replaces
   if how.attempt and how.attempt > 1 then begun:forget_lost() end
   return begun
@@ -446,10 +446,10 @@ local function open(address, options, ctx)
   if not found then return nil, err end
   local store = setmetatable({
     bucket = bucket, region = found.region, endpoint = found.endpoint, path_style = found.path_style,
-    options = options, ctx = ctx, credentials = found.credentials,
+    options = options, ctx = ctx, credentials = found.credentials, crc = options.checksum == "crc32c",
     features = {
       range = true, copy = true, exclusive = true, batch_delete = true, put_max = 5 * GiB,
-      copy_max = options.copy_max, part_hash = options.check_md5 and { "sha256", "md5" } or { "sha256" },
+      copy_max = options.copy_max, part_hash = PART_HASH[options.checksum],
       multipart = { min = 5 * MiB, max = 5 * GiB, count = 10000, equal = true, align = 1 },
     },
   }, Store)
@@ -475,7 +475,10 @@ return {
       help = "a file like ~/.aws/credentials; default: /credentials/credentials",
     },
     path_style = { "boolean", help = "bucket in the path, not in the host name; default: with an endpoint" },
-    check_md5 = { "boolean", default = true, help = "compare ETags with the MD5 of what was sent" },
+    checksum = {
+      "enum", values = { "crc32c", "md5", "none" }, default = "crc32c",
+      help = "what parts carry beside their SHA-256; MD5 where the store does not know CRC32C",
+    },
     storage_class = { "string", help = "for example STANDARD_IA" },
     sse = {
       "enum", values = { "AES256", "aws:kms", "aws:kms:dsse" },
@@ -487,7 +490,7 @@ return {
     access_key_id = { "string" }, secret_access_key = { "secret" }, session_token = { "secret" },
   },
   features = {
-    range = true, copy = true, exclusive = true, part_hash = { "sha256", "md5" }, put_max = 5 * GiB,
+    range = true, copy = true, exclusive = true, part_hash = PART_HASH.crc32c, put_max = 5 * GiB,
     copy_max = 5 * GiB,
     multipart = { min = 5 * MiB, max = 5 * GiB, count = 10000, equal = true, align = 1 },
   },

@@ -20,12 +20,44 @@ function checks.payload(body)
   return body.hash and body.hash.sha256 or hash("sha256", body:string())
 end
 
---- The MD5 of a body as far as it is known.
+--- The MD5 of a body. A part has it already when the store asked for it; else it takes its time here.
 ---@param body string|lunark.Part
----@return string?
+---@return string
 function checks.md5(body)
   if type(body) == "string" then return hash("md5", body) end
-  return body.hash and body.hash.md5
+  return body.hash and body.hash.md5 or hash("md5", body:string())
+end
+
+--- The CRC32C of a body, in hex.
+---@param body string|lunark.Part
+---@return string
+function checks.crc(body)
+  if type(body) == "string" then return hash("crc32c", body) end
+  return body.hash and body.hash.crc32c or hash("crc32c", body:string())
+end
+
+--- Compares the CRC32C that the store reports, if any, with ours.
+---@param reported string? as in x-amz-checksum-crc32c
+---@param expected string hex
+---@param what string for the message
+---@return true?
+---@return table? err kind corrupt, retryable
+function checks.same_crc(reported, expected, what)
+  local ours = checks.header(expected)
+  if not reported or reported == "" or reported == ours then return true end
+  return nil, sys.error {
+    kind = "corrupt", op = "s3", retryable = true,
+    message = ("%s: the store reports CRC32C %s, %s was sent"):format(what, reported, ours),
+  }
+end
+
+--- The checksum that S3 makes of the parts' CRC32Cs: "composite".
+---@param parts table list of {crc}
+---@return string hex
+function checks.crc_of_parts(parts)
+  local digests = {}
+  for index, part in ipairs(parts) do digests[index] = crypto.unhex(part.crc) end
+  return hash("crc32c", table.concat(digests))
 end
 
 --- Bytes of a body.
@@ -42,10 +74,10 @@ function checks.plain(text)
   return text and text:match('^"?(.-)"?$')
 end
 
---- An MD5 as the header Content-MD5 has it.
+--- A digest as headers have it.
 ---@param hex string
----@return string
-function checks.content_md5(hex)
+---@return string base64
+function checks.header(hex)
   return crypto.base64(crypto.unhex(hex))
 end
 

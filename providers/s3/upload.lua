@@ -12,6 +12,9 @@ local upload = {}
 --- Seconds without a byte: completing and copying may take the store that long.
 upload.SLOW = 900
 
+local ALGORITHM = "x-amz-checksum-algorithm"
+-- What stores say to a header that they don't know.
+local REFUSALS = { NotImplemented = true, InvalidArgument = true, InvalidRequest = true, [501] = true }
 local NO_ETAG = "%s, part %d: the answer has no ETag"
 local RECENT = 180 -- seconds: longer than the library tries to begin one
 
@@ -35,21 +38,31 @@ end
 ---@param key string
 ---@param headers table of the object
 ---@param meta table<string, string>
+---@param copied boolean? its parts are bytes of other objects
 ---@return table? upload
 ---@return table? err
-function upload.begin(store, key, headers, meta)
-  local root, err = store:send_xml {
+function upload.begin(store, key, headers, meta, copied)
+  headers[ALGORITHM] = store.crc and not copied and "CRC32C" or nil
+  local root, err, response = store:send_xml {
     op = "begin", method = "POST", key = key, query = { { "uploads", "" } }, headers = headers,
     expect = "InitiateMultipartUploadResult",
   }
-  if not root then return nil, err end
+  if not root then
+    if headers[ALGORITHM] and REFUSALS[err.code or err.status] then
+      store.crc = false
+      return upload.begin(store, key, headers, meta, copied)
+    end
+    return nil, err
+  end
+  -- Stores that don't know such checksums take no notice; those that do say the name again.
+  local crc = headers[ALGORITHM] ~= nil and response.headers[ALGORITHM] == "CRC32C"
   local id = root:value("UploadId")
   if not id or id == "" then
     return nil, sys.error {
       kind = "corrupt", op = "s3.begin", message = key .. ": the store gives no upload id",
     }
   end
-  return setmetatable({ store = store, key = key, id = id, meta = meta }, Upload)
+  return setmetatable({ store = store, key = key, id = id, meta = meta, crc = crc }, Upload)
 end
 
 local function has_parts(self, id)
@@ -78,22 +91,35 @@ function Upload:forget_lost()
   end
 end
 
+-- What a part travels with: its CRC32C, or its MD5 where the store does not know that.
+local function digests_of(self, body)
+  if self.crc then
+    local crc = checks.crc(body)
+    return { crc = crc }, { ["x-amz-checksum-crc32c"] = checks.header(crc) }
+  end
+  local md5 = self.store:md5_of(body)
+  return { md5 = md5 }, { ["content-md5"] = md5 and checks.header(md5) }
+end
+
 --- Sends one part.
----@return table? part {etag, size, md5}
+---@return table? part {etag, size, crc or md5}
 function Upload:part(number, body)
-  local store = self.store
-  local response, err = store:send {
-    op = "part", method = "PUT", key = self.key, body = body, headers = store:md5_header(body),
+  local part, headers = digests_of(self, body)
+  local response, err = self.store:send {
+    op = "part", method = "PUT", key = self.key, body = body, headers = headers,
     query = { { "partNumber", number }, { "uploadId", self.id } },
   }
   if not response then return nil, err end
-  local etag = checks.plain(response.headers["etag"])
-  if not etag then return upload.not_the_store("part", NO_ETAG, self.key, number) end
-  local md5 = store:md5_of(body)
-  local ok
-  ok, err = checks.etag(response, etag, md5, ("%s, part %d"):format(self.key, number))
+  part.etag, part.size = checks.plain(response.headers["etag"]), checks.size(body)
+  if not part.etag then return upload.not_the_store("part", NO_ETAG, self.key, number) end
+  local what, ok = ("%s, part %d"):format(self.key, number), nil
+  if part.crc then
+    ok, err = checks.same_crc(response.headers["x-amz-checksum-crc32c"], part.crc, what)
+  else
+    ok, err = checks.etag(response, part.etag, part.md5, what)
+  end
   if not ok then return nil, err end
-  return { etag = etag, size = checks.size(body), md5 = md5 }
+  return part
 end
 
 --- Makes one part of bytes of an object that is in the bucket.
@@ -122,23 +148,40 @@ local function finished_before(self, size, parts, err)
   return nil, err
 end
 
---- Makes the parts one object, which is visible from then on.
-function Upload:finish(parts)
+local function list_of(parts)
   local lines, size = { '<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">' }, 0
   for number, part in ipairs(parts) do
     size = size + part.size
-    lines[#lines + 1] = ("<Part><PartNumber>%d</PartNumber><ETag>&quot;%s&quot;</ETag></Part>"):format(number,
-      xml.escape(part.etag))
+    local crc = part.crc and ("<ChecksumCRC32C>%s</ChecksumCRC32C>"):format(checks.header(part.crc)) or ""
+    lines[#lines + 1] = ("<Part><PartNumber>%d</PartNumber><ETag>&quot;%s&quot;</ETag>%s</Part>"):format(number,
+      xml.escape(part.etag), crc)
   end
   lines[#lines + 1] = "</CompleteMultipartUpload>"
+  return table.concat(lines), size
+end
+
+-- Whether the object is made of what was sent.
+local function check_whole(self, root, response, parts)
+  local ok, err
+  if self.crc then
+    local reported = (root:value("ChecksumCRC32C") or ""):match("^(.-)%-%d+$") -- "composite" has their number
+    ok, err = checks.same_crc(reported, checks.crc_of_parts(parts), self.key)
+  else
+    ok, err = checks.etag(response, checks.plain(root:value("ETag")), checks.of_parts(parts), self.key)
+  end
+  if not ok then err.retryable = false end
+  return ok, err
+end
+
+--- Makes the parts one object, which is visible from then on.
+function Upload:finish(parts)
+  local body, size = list_of(parts)
   local store = self.store
   local headers = { ["content-type"] = "application/xml" }
   store:condition(headers, self.exclusive, self.replaces)
-  local etag = checks.of_parts(parts)
   local root, err, response = store:send_xml {
     op = "finish", method = "POST", key = self.key, query = { { "uploadId", self.id } },
-    idle_timeout = upload.SLOW, body = table.concat(lines), headers = headers,
-    expect = "CompleteMultipartUploadResult",
+    idle_timeout = upload.SLOW, body = body, headers = headers, expect = "CompleteMultipartUploadResult",
   }
   if not root then
     if store:without_conditions(err, headers) then return self:finish(parts) end
@@ -147,13 +190,10 @@ function Upload:finish(parts)
     end
     return nil, err
   end
-  local reported = checks.plain(root:value("ETag"))
   local ok
-  ok, err = checks.etag(response, reported, etag, self.key)
-  if not ok then
-    err.retryable = false
-    return nil, err
-  end
+  ok, err = check_whole(self, root, response, parts)
+  if not ok then return nil, err end
+  local reported = checks.plain(root:value("ETag"))
   return { size = size, etag = reported, version = reported }
 end
 

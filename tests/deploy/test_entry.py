@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""The command of the backup container, in a folder laid out like the image: run with the environment that the chart
+renders, against a real S3 server."""
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+from deploy_case import DeployCase  # noqa: E402
+from harness import LUNARK, ROOT, environment, main  # noqa: E402
+
+STAMP = r"\d{4}-\d\d-\d\d-\d\d:\d\d:\d\d"
+
+
+class Entry(DeployCase):
+    def setUp(self):
+        super().setUp()
+        self.backups = self.path("backups")
+        self.image = self.path("image")
+        os.makedirs(self.path("image", "scripts"))
+        os.makedirs(self.path("image", "usr/lib/lunark/scripts"))
+        for name in os.listdir(os.path.join(ROOT, "deploy", "scripts")):
+            shutil.copy(os.path.join(ROOT, "deploy", "scripts", name), self.path("image", "scripts"))
+        os.symlink(LUNARK, self.path("image", "usr/lib/lunark/scripts/backup.sh"))
+
+    def rendered(self, server, release="my", **values):
+        """Environment and arguments of the pod; what is mounted there is here in the scratch folder."""
+        job = self.render({"neo4jaddr": self.address, "bucket": "s3://bucket", "cloudProvider": "aws", "secretName": "keys",
+                           "s3": {"endpoint": server.endpoint, "region": server.region}, **values}, release=release)
+        keys = self.write("credentials/credentials", "[default]\nregion=%s\naws_access_key_id=%s\naws_secret_access_key=%s\n" % (
+            server.region, server.access, server.secret), 0o400)
+        env = self.environment(job)
+        self.assertEqual("/credentials/credentials", env["LUNARK_CREDENTIALS"])
+        env.update(LUNARK_CREDENTIALS=keys, BACKUP_DIR=self.backups, TMPDIR=self.dir)
+        return env, self.container(job).get("args", [])
+
+    def begin(self, env, args=(), script="backup.sh"):
+        child = subprocess.Popen([self.path("image", "scripts", script), *args], env=environment(**{**self.env(), **env}), cwd="/",
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(lambda: child.poll() is None and child.kill())
+        return child
+
+    def run_entry(self, env, args=(), status=0, **more):
+        child = self.begin({**env, **more}, args)
+        out, err = child.communicate(timeout=120)
+        self.assertEqual(status, child.returncode, out + err)
+        return out, err
+
+    def test_the_rendered_pod(self):
+        server = self.s3()
+        env, args = self.rendered(server)
+        out, _ = self.run_entry(env, args)
+        keys = server.objects("bucket")
+        (stamp,) = set(re.findall(STAMP, "\n".join(keys)))
+        self.assertEqual(sorted(f"{d}/{d}-{rest}" for d in ("neo4j", "system") for rest in (
+            f"{stamp}.tar.gz", "latest.tar.gz", f"{stamp}.report.tar.gz", f"{stamp}.manifest.json")), keys)
+        self.assertTrue(all(line.startswith("{") for line in out.splitlines()), out)
+        self.assertNotIn(server.secret, out)
+        calls = [c for c in self.calls() if c["argv"] != ["--version"]]
+        self.assertEqual([["backup", f"--from={self.address}", f"--backup-dir={self.backups}", f"--database={d}",
+                           "--pagecache=2G", "--fallback-to-full=true", "--check-consistency=true",
+                           f"--report-dir={self.backups}/.report_{d}", "--check-graph=true", "--check-indexes=true",
+                           "--check-label-scan-store=true", "--check-property-owners=false", "--verbose"]
+                          for d in ("neo4j", "system")], [c["argv"] for c in calls])
+        self.assertEqual(["2G", "2G"], [c["heap"] for c in calls])
+        self.assertEqual([], self.left(self.backups))
+
+    def test_options_and_path_style(self):
+        server = self.s3()
+        env, args = self.rendered(server, heapSize="1G", pageCache="512m", checkGraph=False, removeBackupFiles=False,
+                                  removeExistingFiles="false", includeMetadata="users", database="neo4j",
+                                  s3={"endpoint": server.endpoint, "region": server.region, "forcePathStyle": True})
+        self.run_entry(env, args)
+        argv = self.calls()[-1]["argv"]
+        for option in ("--pagecache=512m", "--check-graph=false", "--include-metadata=users"):
+            self.assertIn(option, argv)
+        self.assertEqual("1G", self.calls()[-1]["heap"])
+        self.assertIn("neo4j", self.left(self.backups), "kept for an incremental backup")
+        self.assertEqual(4, len(server.objects("bucket")))
+
+    def test_defaults_of_the_chart(self):
+        env = {"NEO4J_ADDR": self.address, "DATABASE": "neo4j", "LUNARK_TO": self.store, "BACKUP_DIR": self.backups}
+        self.run_entry(env)
+        self.assertEqual("2G", self.calls()[-1]["heap"])
+        self.assertIn("--pagecache=2G", self.calls()[-1]["argv"])
+        self.run_entry(env, HEAP_SIZE="", PAGE_CACHE="")
+        self.assertEqual("2G", self.calls()[-1]["heap"])
+
+    def test_exit_status(self):
+        server = self.s3()
+        env, args = self.rendered(server)
+        self.run_entry(env, args, status=1, NEO4J_TEST_STATUS="neo4j=1", NEO4J_TEST_PARTIAL="1")
+        self.assertEqual(["system"], sorted({key.split("/")[0] for key in server.objects("bucket")}), "the other one is stored")
+        self.run_entry(env, args, NEO4J_TEST_STATUS="neo4j=3")
+        self.run_entry(env, [*args, "--strict=true"], status=5, NEO4J_TEST_STATUS="neo4j=3")
+        _, err = self.run_entry(env, args, status=2, CLOUD_PROVIDER="other")
+        self.assertIn("CLOUD_PROVIDER", err)
+        missing = dict(env)
+        del missing["NEO4J_ADDR"]
+        self.run_entry(missing, args, status=2)
+        _, err = self.run_entry(env, args, status=2, LUNARK_CREDENTIALS=self.path("none"))
+        self.assertIn(self.path("none"), err)
+
+    def test_name_and_signals(self):
+        env = {"NEO4J_ADDR": self.address, "DATABASE": "neo4j", "LUNARK_TO": self.store, "BACKUP_DIR": self.backups,
+               "NEO4J_TEST_SLEEP": "60", "NEO4J_TEST_PIDFILE": self.path("pid")}
+        child = self.begin(env)
+        end = time.time() + 30
+        while not os.path.exists(self.path("pid")) and time.time() < end:
+            time.sleep(0.05)
+        with open(f"/proc/{child.pid}/comm", encoding="ascii") as file:
+            self.assertEqual("backup.sh\n", file.read(), "what pgrep looks at")
+        with open(f"/proc/{child.pid}/cmdline", encoding="utf-8") as file:
+            self.assertIn("/scripts/backup.sh\0backup\0neo4j", file.read(), "what pgrep -f looks at")
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=30)
+        self.assertEqual(143, child.returncode)
+        with open(self.path("pid"), encoding="ascii") as file:
+            self.assertFalse(os.path.exists(f"/proc/{file.read().strip()}"), "neo4j-admin was ended")
+        self.assertFalse(os.path.exists(self.path("store", "neo4j")) and os.listdir(self.path("store", "neo4j")))
+
+
+if __name__ == "__main__":
+    main()

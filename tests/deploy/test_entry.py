@@ -97,13 +97,13 @@ class Entry(DeployCase):
         self.assertEqual(["system"], sorted({key.split("/")[0] for key in server.objects("bucket")}), "the other one is stored")
         self.run_entry(env, args, NEO4J_TEST_STATUS="neo4j=3")
         self.run_entry(env, [*args, "--strict=true"], status=5, NEO4J_TEST_STATUS="neo4j=3")
-        _, err = self.run_entry(env, args, status=2, CLOUD_PROVIDER="other")
-        self.assertIn("CLOUD_PROVIDER", err)
+        out, _ = self.run_entry(env, args, status=2, CLOUD_PROVIDER="other")
+        self.assertIn("CLOUD_PROVIDER", out)
         missing = dict(env)
         del missing["NEO4J_ADDR"]
         self.run_entry(missing, args, status=2)
-        _, err = self.run_entry(env, args, status=2, LUNARK_CREDENTIALS=self.path("none"))
-        self.assertIn(self.path("none"), err)
+        out, _ = self.run_entry(env, args, status=2, LUNARK_CREDENTIALS=self.path("none"))
+        self.assertIn(self.path("none"), out)
 
     def test_name_and_signals(self):
         env = {"NEO4J_ADDR": self.address, "DATABASE": "neo4j", "LUNARK_TO": self.store, "BACKUP_DIR": self.backups,

@@ -20,6 +20,7 @@ local FORMATS = {
   },
   google = { what = "JSON", form = "the JSON of a Google service account's key expected" },
 }
+local EISDIR = 21
 local HINT = "a file for another cloud is mounted elsewhere, or named behind the URL that it is for: "
   .. "?credentials_file=PATH"
 
@@ -47,6 +48,9 @@ end
 ---@return table? err kind usage when it is not in that cloud's format; its content is never in it
 function mounted.read(context, path, cloud)
   local text, err = context.read(path)
+  if not text and (err.kind == "memory" or err.code == EISDIR) then -- it is no such file
+    return bad(nil, "%s; %s", err.message, FORMATS[cloud].form)
+  end
   if not text then return nil, err end
   local found = mounted.recognise(text)
   if found == cloud then return text end

@@ -90,7 +90,7 @@ function url.shown(text)
   return (text:gsub("%?.*$", ""):gsub("^(%a[%w+.-]*://)[^/]*@", "%1"))
 end
 
---- Reads a store's URL. What has no `scheme://` is a path.
+--- Reads a store's URL. What has no `scheme://` is a path, but for `word:...`, which is a URL mistyped.
 ---@param text string
 ---@return lunark.url.Url?
 ---@return table? err kind usage
@@ -102,6 +102,12 @@ function url.parse(text)
   if not scheme then
     if text:find("^file:/[^/]") then
       return bad(SLASHES, "%s: three slashes are expected after 'file:'", text)
+    end
+    local word, after = text:match("^(%a%w+):/*(.*)$") -- a name with a time in it has a `-` first
+    if word then
+      local shown = url.shown(text)
+      return bad(("write %s://%s for a store, ./%s for a directory"):format(word, url.shown(after), shown),
+        "%s: two slashes are expected after '%s:'", shown, word)
     end
     return parse_file(text)
   end

@@ -70,6 +70,20 @@ function TestMounted.test_a_named_one_must_be_there()
   lu.assertEquals(err.message, "credentials file: /mnt/key: no such file or directory")
 end
 
+-- What can't be such a file is wrong as one of another format is; a failing disk is not.
+function TestMounted.test_a_directory_or_a_large_file_is_none()
+  local function find(err)
+    return select(2, mounted.find(context_of { ["/x"] = sys.error(err) }, "/x", "azure"))
+  end
+  local large = find { kind = "memory", message = "/x is longer than 9 bytes" }
+  lu.assertEquals(large.kind, "usage")
+  lu.assertEquals(large.message,
+    "/x is longer than 9 bytes; lines export ACCOUNT_NAME=... and export ACCOUNT_KEY=... expected")
+  local folder = find { kind = "io", code = 21, message = "/x: is a directory" }
+  lu.assertEquals(folder.kind, "usage")
+  lu.assertEquals(find { kind = "io", code = 5, message = "/x: input/output error" }.kind, "io")
+end
+
 function TestMounted.test_a_wrong_format_is_said_without_its_content()
   local expected = {
     aws = "[default] with region, aws_access_key_id and aws_secret_access_key expected",

@@ -74,6 +74,15 @@ function TestUrl.test_what_is_wrong_is_said()
   lu.assertStrContains(refused("s3:///x").message, "no bucket")
   lu.assertStrContains(refused("file://host/x").message, "three slashes")
   lu.assertStrContains(refused("file:/x").message, "three slashes")
+  -- Not a directory of that name, where nobody would look for the backup.
+  for _, text in ipairs { "s3:b/x", "s3:/b/x", "gs:b", "azure:c", "host:dir", "file:x" } do
+    local err = refused(text)
+    lu.assertStrContains(err.message, "two slashes")
+    lu.assertStrContains(err.hint, "./" .. text)
+  end
+  lu.assertStrContains(refused("s3:b?secret=geheim").hint, "./s3:b for")
+  lu.assertEquals(assert(url.parse "./s3:b").path, "./s3:b")
+  lu.assertEquals(assert(url.parse "db-2026-01-31-02:00:00.tar.gz").path, "db-2026-01-31-02:00:00.tar.gz")
   lu.assertStrContains(refused("s3://b/100%").hint, "%25")
   lu.assertStrContains(refused("s3://b?region").message, "no value")
   lu.assertStrContains(refused("s3://b?region=a&region=b").message, "twice")

@@ -100,6 +100,7 @@ class Rendered(DeployCase):
             for given in (False, "false", True):
                 args = self.container(self.render({**REQUIRED, value: given}))["args"]
                 self.assertEqual([f"{flag}={str(given).lower()}"], args)
+        self.assertEqual(dict(ENV, HEAP_SIZE="2147483648"), self.environment(self.render({**REQUIRED, "heapSize": 2147483648})))
         for value in ("shareProcessNamespace", "suspend", "strict"):
             self.assertEqual(self.render(REQUIRED), self.render({**REQUIRED, value: False}))
             self.assertEqual(self.render(REQUIRED), self.render({**REQUIRED, value: "false"}))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 from deploy_case import DeployCase  # noqa: E402
@@ -31,16 +32,16 @@ class Entry(DeployCase):
         """Environment and arguments of the pod; what is mounted there is here in the scratch folder."""
         job = self.render({"neo4jaddr": self.address, "bucket": "s3://bucket", "cloudProvider": "aws", "secretName": "keys",
                            "s3": {"endpoint": server.endpoint, "region": server.region}, **values}, release=release)
-        keys = self.write("credentials/credentials", "[default]\nregion=%s\naws_access_key_id=%s\naws_secret_access_key=%s\n" % (
-            server.region, server.access, server.secret), 0o400)
+        keys = self.write("credentials/credentials", f"[default]\nregion={server.region}\naws_access_key_id={server.access}\n"
+                          f"aws_secret_access_key={server.secret}\n", 0o400)
         env = self.environment(job)
         self.assertEqual("/credentials/credentials", env["LUNARK_CREDENTIALS"])
         env.update(LUNARK_CREDENTIALS=keys, BACKUP_DIR=self.backups, TMPDIR=self.dir)
         return env, self.container(job).get("args", [])
 
     def begin(self, env, args=(), script="backup.sh"):
-        child = subprocess.Popen([self.path("image", "scripts", script), *args], env=environment(**{**self.env(), **env}), cwd="/",
-                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        child = subprocess.Popen([self.path("image", "scripts", script), *args], env=environment(**{**self.env(), **env}),
+                                 cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.addCleanup(lambda: child.poll() is None and child.kill())
         return child
 
@@ -104,6 +105,35 @@ class Entry(DeployCase):
         self.run_entry(missing, args, status=2)
         out, _ = self.run_entry(env, args, status=2, LUNARK_CREDENTIALS=self.path("none"))
         self.assertIn(self.path("none"), out)
+
+    @unittest.skipUnless(os.getuid() == 0, "only root can be another user")
+    def test_another_user_and_a_root_that_is_read_only(self):
+        """As the pod's security context has it: user 7474, nothing to write to but the volumes."""
+        server = self.s3()
+        env, _ = self.rendered(server, database="neo4j")
+        keys = env["LUNARK_CREDENTIALS"]
+        os.chown(keys, 7474, 7474)
+        subprocess.run(["make", "-s", "install", "PREFIX=/usr", f"DESTDIR={self.image}"], cwd=ROOT, check=True,
+                       stdout=subprocess.DEVNULL)
+        link = self.path("image", "usr/lib/lunark/scripts/backup.sh")
+        os.unlink(link)
+        os.symlink(self.path("image", "usr/bin/lunark"), link)
+        os.unlink(self.path("bin", "neo4j-admin"))
+        shutil.copy(os.path.join(ROOT, "tests/support/neo4j-admin"), self.path("bin"))
+        os.mkdir(self.backups)
+        os.chown(self.backups, 7474, 7474)
+        env.update(self.env(), NEO4J_TEST_LOG=os.path.join(self.backups, "log"), TMPDIR="/nowhere",
+                   PATH=self.path("bin") + ":/usr/local/bin:/usr/bin:/bin")
+        script = (f"mount --bind {self.backups} {self.backups} && mount -o remount,bind,ro / && "
+                  "! touch /x 2>/dev/null && cd / && exec setpriv --reuid 7474 --regid 7474 --clear-groups "
+                  f"--inh-caps=-all --no-new-privs {self.path('image', 'scripts', 'backup.sh')}")
+        done = subprocess.run(["unshare", "-m", "sh", "-c", script], env=environment(**env), stdin=subprocess.DEVNULL, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+        if done.returncode == 1 and "unshare" in done.stdout[:20]:
+            self.skipTest(done.stdout)
+        self.assertEqual(0, done.returncode, done.stdout)
+        self.assertEqual(4, len(server.objects("bucket")))
+        self.assertNotIn("as root", done.stdout)
 
     def test_name_and_signals(self):
         env = {"NEO4J_ADDR": self.address, "DATABASE": "neo4j", "LUNARK_TO": self.store, "BACKUP_DIR": self.backups,

@@ -82,6 +82,7 @@ app.kubernetes.io/component: backup
   (list "AWS_CA_BUNDLE" (include "neo4j-backup.file" (list $s3.ca "/ca" "ca.crt")))
   (list "AZURE_STORAGE_ACCOUNT" $azure.storageAccount) }}
 {{- $value := index $pair 1 }}
+{{- if kindIs "float64" $value }}{{ $value = int64 $value }}{{ end }}
 {{- if not (or (kindIs "invalid" $value) (eq (toString $value) "")) }}
 - name: {{ index $pair 0 }}
   value: {{ toString $value | quote }}

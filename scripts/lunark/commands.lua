@@ -15,6 +15,7 @@ local place = require "lunark.place"
 local policy = require "lunark.policy"
 local progress = require "lunark.progress"
 local restore = require "lunark.restore"
+local restore_command = require "lunark.restore_command"
 local scripts = require "lunark.scripts"
 local store = require "lunark.store"
 local sys = require "lunark.core.sys"
@@ -259,7 +260,7 @@ end
 -- --- restore ---
 
 commands.restore = {
-  summary = "restore a backup into a folder",
+  summary = "restore a backup into a folder, or as a policy does it",
   options = {
     from = {
       "string", expected = true, metavar = "URL", env = "LUNARK_FROM", help = "a store, or one archive in it",
@@ -271,18 +272,16 @@ commands.restore = {
   },
 }
 
-local function open_store(text, mode)
-  local opened, err = store.open(text)
-  if opened then
-    local ok
-    ok, err = opened:check(mode)
-    if ok then
-      return opened
-    end
+function commands.restore.plan(plan, declared)
+  local scan = commandline.scan(plan.words, declared, 1)
+  plan.help = plan.help or scan.help
+  plan.epilog = plan.help and not scan.words[1] and restore_command.policies_text() or nil
+  if scan.words[1] then
+    restore_command.plan(plan, scan.words[1], scan, plan.groups[2][2])
   end
-  err.url = url.shown(text)
-  error(exit.unreachable(err))
 end
+
+local open_store = restore_command.open_store
 
 function commands.restore.run(context)
   local options, global = context.options, context.global
@@ -295,7 +294,7 @@ function commands.restore.run(context)
     end
   end
   options.from = place.of(options.from, "--from", context.plan.title, "LUNARK_FROM")
-  local from = open_store(options.from, "read")
+  local from = open_store(options.from)
   if from.key and (options.item or at) then
     error(usage("--from names one archive: --item and --at say nothing there"))
   end
@@ -360,7 +359,7 @@ end
 function commands.list.run(context)
   local options = context.options
   options.url = place.of(options.url, "URL", context.plan.title)
-  local from = open_store(options.url, "read")
+  local from = open_store(options.url)
   sys.seal()
   local backups, err = list.scan(from, options.item)
   if not backups then

@@ -267,6 +267,29 @@ function fs.rmdir(path) return change("rmdir", path, unistd.rmdir) end
 ---@return table? err
 function fs.chmod(path, mode) return change("chmod", path, stat.chmod, mode) end
 
+--- Gives a path and all that is below it to a user and a group. Links are not followed.
+---@param path string
+---@param uid integer
+---@param gid integer
+---@return true?
+---@return table? err
+function fs.chown_all(path, uid, gid)
+  local info, err = fs.lstat(path)
+  if not info then return nil, err end
+  if info.type == "link" then return true end
+  local ok
+  ok, err = change("chown", path, unistd.chown, uid, gid)
+  if not ok or info.type ~= "directory" then return ok, err end
+  local names
+  names, err = fs.readdir(path)
+  if not names then return nil, err end
+  for _, name in ipairs(names) do
+    ok, err = fs.chown_all(path .. "/" .. name, uid, gid)
+    if not ok then return nil, err end
+  end
+  return true
+end
+
 local function change_two(op, from, to, call)
   local ok, err = check("write", from, op)
   if not ok then return nil, err end

@@ -4,7 +4,9 @@
 
 local errno = require "posix.errno"
 local fcntl = require "posix.fcntl"
+local fs = require "lunark.fs"
 local poll = require "posix.poll"
+local pwd = require "posix.pwd"
 local socket = require "posix.sys.socket"
 local sys = require "lunark.core.sys"
 local task = require "lunark.task"
@@ -33,6 +35,35 @@ end
 -- What /proc/self/mounts writes for blanks and backslashes.
 local function unescape(text)
   return (text:gsub("\\(%d%d%d)", function(octal) return string.char(tonumber(octal, 8)) end))
+end
+
+--- The numbers of a user and of its group.
+---@param name string
+---@return integer|nil uid
+---@return integer|nil gid
+function machine.user(name)
+  local entry = pwd.getpwnam(name)
+  if entry then
+    return entry.pw_uid, entry.pw_gid
+  end
+  return nil
+end
+
+--- Whether another process holds a lock on a file. Needs read for it.
+---@param path string
+---@return boolean
+function machine.is_locked(path)
+  if not fs.exists(path) then
+    return false
+  end
+  local fd = fcntl.open(path, fcntl.O_RDONLY | fcntl.O_CLOEXEC)
+  if not fd then
+    return false
+  end
+  local wish = { l_type = fcntl.F_WRLCK, l_whence = unistd.SEEK_SET, l_start = 0, l_len = 0 }
+  local asked = fcntl.fcntl(fd, fcntl.F_GETLK, wish)
+  unistd.close(fd)
+  return asked ~= nil and wish.l_type ~= fcntl.F_UNLCK
 end
 
 --- The type of the file system that holds a path: ext4, nfs4, tmpfs ...

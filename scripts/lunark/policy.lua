@@ -13,6 +13,10 @@ local policy = { API = 1 }
 local FIELDS = {
   api = "integer", name = "string", summary = "string", needs = "table or function",
   options = "table", naming = "string", check = "function", backup = "function",
+  restore = "table",
+}
+local RESTORE = {
+  summary = "string", needs = "table or function", options = "table", check = "function", run = "function",
 }
 local REQUIRED = { "api", "name", "summary", "backup" }
 local KINDS = { exec = true, net = true, read = true, write = true, env = true, posix = true }
@@ -47,6 +51,27 @@ function policy.check_needs(where, needs)
   end
 end
 
+-- nil when `given` is the restore of a contract, else the error.
+local function check_restore(where, given)
+  for key, value in pairs(given) do
+    local expected = RESTORE[key]
+    if not expected then
+      return misuse(("%s: unknown field 'restore.%s'"):format(where, tostring(key)))
+    elseif not is_a(value, expected) then
+      return misuse(("%s: the field restore.%s is a %s, %s expected")
+        :format(where, key, type(value), expected))
+    end
+  end
+  if not given.run or not given.summary then
+    return misuse(("%s: the field restore.%s is missing"):format(where, given.run and "summary" or "run"))
+  end
+  local ok, wrong = commandline.check(given.options or {})
+  if not ok then
+    return misuse(("%s: restore: %s"):format(where, wrong))
+  end
+  return type(given.needs) == "table" and policy.check_needs(where, given.needs) or nil
+end
+
 -- nil when `contract` is one, else the error.
 local function check(contract)
   local where = "policy " .. tostring(contract.name or "?")
@@ -74,6 +99,10 @@ local function check(contract)
   if not ok then
     return misuse(("%s: %s"):format(where, wrong))
   end
+  local err = contract.restore and check_restore(where, contract.restore)
+  if err then
+    return err
+  end
   return type(contract.needs) == "table" and policy.check_needs(where, contract.needs) or nil
 end
 
@@ -91,6 +120,9 @@ function policy.new(contract)
   local made = { needs = {}, options = {}, naming = "standard" }
   for key, value in pairs(contract) do
     made[key] = value
+  end
+  if made.restore then
+    made.restore.options, made.restore.needs = made.restore.options or {}, made.restore.needs or {}
   end
   return setmetatable(made, MARK)
 end

@@ -91,7 +91,9 @@ local function is_tar(backup, expected)
 end
 
 local function extract(stream, into, options)
-  local job, err = archive.extract(stream, { into = into, overwrite = options.overwrite })
+  local job, err = archive.extract(stream, {
+    into = into, overwrite = options.overwrite, owner = options.owner,
+  })
   if not job then
     return nil, err
   end
@@ -149,6 +151,66 @@ local function unpack_into(stream, backup, expected, options)
   return result, err
 end
 
+--- The backup that is meant.
+---@param store table lunark.store; its `key` names one object
+---@param item string|nil
+---@param at integer|string|nil seconds since 1970, or "latest"
+---@return lunark.list.Backup|nil
+---@return table|nil err
+function restore.find(store, item, at)
+  if store.key then
+    return by_key(store, store.key)
+  end
+  return list.find(store, item, at)
+end
+
+--- What a backup must be: its manifest, or what stands for it.
+---@param store table
+---@param backup lunark.list.Backup
+---@return table|nil manifest, or a table with `sha256` alone
+---@return table|nil err
+function restore.expected(store, backup)
+  local expected, err = expectation(store, backup)
+  if not expected then
+    return nil, exit.unreachable(err)
+  end
+  return expected
+end
+
+--- Reads one backup into a folder: an archive is extracted, other data becomes a file ITEM.SUFFIX. What was
+--- read is compared with what it must be before this returns.
+---@param store table
+---@param backup lunark.list.Backup
+---@param expected table as restore.expected gives it
+---@param options table {into=, overwrite=, owner=, progress=, limit_rate=}
+---@return table|nil result {files, directories, links, others, bytes, warnings, path}
+---@return table|nil err
+function restore.read(store, backup, expected, options)
+  local stream, err = store:get(backup.key)
+  if not stream then
+    return nil, err.kind == "not_found" and err or exit.unreachable(err)
+  end
+  if options.limit_rate then
+    stream = stream:limit(options.limit_rate)
+  end
+  local body <close> = stream
+  local result
+  result, err = unpack_into(body, backup, expected, {
+    into = options.into, overwrite = options.overwrite, owner = options.owner, progress = options.progress,
+    name = backup.item,
+  })
+  if not result then
+    err.exit = err.kind ~= "corrupt" and exit.FAILED or nil
+    return nil, err
+  end
+  for i, warning in ipairs(result.warnings or {}) do
+    if i <= 20 then
+      log.warn(("%s: %s"):format(warning.path, warning.message), { item = backup.item })
+    end
+  end
+  return result
+end
+
 ---@class lunark.restore.Options
 ---@field item string|nil
 ---@field at integer|string|nil seconds since 1970, or "latest"
@@ -163,19 +225,14 @@ end
 ---@return table|nil result {item, key, time, files, bytes, warnings}
 ---@return table|nil err
 function restore.run(store, options)
-  local backup, err
-  if store.key then
-    backup, err = by_key(store, store.key)
-  else
-    backup, err = list.find(store, options.item, options.at)
-  end
+  local backup, err = restore.find(store, options.item, options.at)
   if not backup then
     return nil, err
   end
   local expected
-  expected, err = expectation(store, backup)
+  expected, err = restore.expected(store, backup)
   if not expected then
-    return nil, exit.unreachable(err)
+    return nil, err
   end
   local ok
   ok, err = prepare(options.into, options.overwrite)
@@ -183,28 +240,11 @@ function restore.run(store, options)
     err.url = options.into
     return nil, err
   end
-  local stream
-  stream, err = store:get(backup.key)
-  if not stream then
-    return nil, err.kind == "not_found" and err or exit.unreachable(err)
-  end
   local began = sys.monotonic()
-  if options.limit_rate then
-    stream = stream:limit(options.limit_rate)
-  end
-  local body <close> = stream
   local result
-  result, err = unpack_into(body, backup, expected, {
-    into = options.into, overwrite = options.overwrite, progress = options.progress, name = backup.item,
-  })
+  result, err = restore.read(store, backup, expected, options)
   if not result then
-    err.exit = err.kind ~= "corrupt" and exit.FAILED or nil
     return nil, err
-  end
-  for i, warning in ipairs(result.warnings or {}) do
-    if i <= 20 then
-      log.warn(("%s: %s"):format(warning.path, warning.message), { item = backup.item })
-    end
   end
   local seconds = sys.monotonic() - began
   log.info(("restored %s into %s: %d files, %s in %s"):format(backup.key, options.into, result.files,

@@ -13,6 +13,8 @@ local lock = require "lunark.lock"
 local log = require "lunark.log"
 local options = require "policies.neo4j.options"
 local policy = require "lunark.policy"
+local restore = require "policies.neo4j.restore"
+local restore_options = require "policies.neo4j.restore_options"
 local task = require "lunark.task"
 local tool = require "policies.neo4j.tool"
 
@@ -302,6 +304,11 @@ return policy {
   needs = options.needs,
   options = options.declared,
   check = options.check,
+  restore = {
+    summary = "restore databases with neo4j-admin into the folder of a stopped server",
+    needs = restore_options.needs, options = restore_options.declared, check = restore_options.check,
+    run = restore.run,
+  },
   backup = function(job)
     if job.options.method == "dump" then
       dump_all(job)

@@ -97,4 +97,58 @@ function command.inspect(options, database, dir)
   return { "neo4j-admin", "backup", "inspect", "--database=" .. database, "--latest-chain", dir }
 end
 
+--- `neo4j-admin restore` of Neo4j 4.x, as the restore container of the Labs chart has it.
+---@param options table of the restore
+---@param database string
+---@param from string folder of the backup
+---@return string[]
+function command.restore4(options, database, from)
+  local argv = { "neo4j-admin", "restore", "--from=" .. from, "--database=" .. database }
+  argv[#argv + 1] = options.force and "--force" or nil
+  for _, word in ipairs {
+    "--to-data-directory", options.data_dir .. "/databases/", "--to-data-tx-directory",
+    options.data_dir .. "/transactions/", "--move",
+  } do
+    argv[#argv + 1] = word
+  end
+  argv[#argv + 1] = options.verbose and "--verbose" or nil
+  return argv
+end
+
+--- `neo4j-admin database restore` of Neo4j 5 and later. A differential artifact brings its chain with it,
+--- from the folder that it is in.
+---@param options table of the restore
+---@param database string
+---@param from string an artifact, or the folder of a backup of 4.x
+---@return string[]
+function command.restore5(options, database, from)
+  local argv = { "neo4j-admin", "database", "restore", "--from-path=" .. from }
+  argv[#argv + 1] = options.force and "--overwrite-destination=true" or nil
+  told(argv, options, "restore_until")
+  argv[#argv + 1] = ("--to-path-data=%s/databases/"):format(options.data_dir)
+  argv[#argv + 1] = ("--to-path-txn=%s/transactions/"):format(options.data_dir)
+  argv[#argv + 1] = options.verbose and "--verbose" or nil
+  argv[#argv + 1] = database
+  return argv
+end
+
+--- Loads a dump into the folder that neo4j-admin has in its configuration.
+---@param options table of the restore
+---@param database string
+---@param dir string folder with DATABASE.dump in it
+---@return string[]
+function command.load(options, database, dir)
+  local argv
+  if options.version.major == 4 then
+    argv = { "neo4j-admin", "load", ("--from=%s/%s.dump"):format(dir, database), "--database=" .. database }
+    argv[#argv + 1] = options.force and "--force" or nil
+  else
+    argv = { "neo4j-admin", "database", "load", "--from-path=" .. dir }
+    argv[#argv + 1] = options.force and "--overwrite-destination=true" or nil
+  end
+  argv[#argv + 1] = options.verbose and "--verbose" or nil
+  argv[#argv + 1] = options.version.major > 4 and database or nil
+  return argv
+end
+
 return command

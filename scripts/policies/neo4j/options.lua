@@ -75,23 +75,8 @@ local function label(name)
   return "--" .. name:gsub("_", "-")
 end
 
--- The databases, each once, in lower case as the server has them.
-local function databases_of(given)
-  local list, seen = {}, {}
-  for _, one in ipairs { given.database or {}, given.databases or {} } do
-    for _, name in ipairs(one) do
-      name = name:lower()
-      if not seen[name] then
-        seen[name] = true
-        list[#list + 1] = name
-      end
-    end
-  end
-  return list
-end
-
 local function check_databases(given)
-  given.names = databases_of(given)
+  given.names = tool.databases(given)
   if #given.names == 0 then
     return nil, "policy neo4j: --database is missing", "or set DATABASE in the environment"
   end

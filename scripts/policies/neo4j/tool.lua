@@ -60,6 +60,23 @@ function tool.version()
   }
 end
 
+--- The databases of --database and --databases, each once, in lower case as the server has them.
+---@param given table
+---@return string[]
+function tool.databases(given)
+  local list, seen = {}, {}
+  for _, one in ipairs { given.database or {}, given.databases or {} } do
+    for _, name in ipairs(one) do
+      name = name:lower()
+      if not seen[name] then
+        seen[name] = true
+        list[#list + 1] = name
+      end
+    end
+  end
+  return list
+end
+
 --- Host and port of an address.
 ---@param address string
 ---@return string host without brackets
@@ -92,17 +109,20 @@ local function last_words(text)
   return table.concat(lines, " / ", math.max(1, #lines - 2))
 end
 
-local function hint_of(dir, result, said)
+local function hint_of(run, result, said)
+  local dir = run.dir
   local free = fs.free(dir)
   if said:find("OutOfMemoryError", 1, true) then
     return "give neo4j-admin more memory with --heap-size"
   elseif said:find("No space left", 1, true) or (free and free < TIGHT) then
-    return ("%s are free in %s: make room, or take another folder with --work-dir")
-      :format(progress.size(free or 0), dir)
+    return ("%s are free in %s: make room%s"):format(progress.size(free or 0), dir,
+      run.restores and "" or ", or take another folder with --work-dir")
   elseif result.signal == SIGKILL or result.code == 128 + SIGKILL then
     return "perhaps it was killed for want of memory: see --heap-size, --pagecache, the container's limit"
   elseif said:find("[Uu]nmatched argument.*'backup'") then
     return "the Community Edition can't back up a running server: --method dump takes one that is stopped"
+  elseif said:find("[Uu]nmatched argument.*'restore'") or said:find("[Uu]nmatched argument.*'unbind'") then
+    return "the Community Edition restores dumps, not backups of the Enterprise Edition"
   end
   return nil
 end
@@ -113,7 +133,7 @@ local function failure(run, result, what, kind)
   return sys.error {
     kind = kind or "exit", code = result.code,
     message = ("%s: neo4j-admin %s%s"):format(run.database, what, told ~= "" and ": " .. told or ""),
-    hint = hint_of(run.dir, result, result.stdout or ""),
+    hint = hint_of(run, result, result.stdout or ""),
   }
 end
 

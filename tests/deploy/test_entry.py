@@ -17,7 +17,9 @@ from harness import LUNARK, ROOT, environment, main  # noqa: E402
 STAMP = r"\d{4}-\d\d-\d\d-\d\d:\d\d:\d\d"
 
 
-class Entry(DeployCase):
+class EntryCase(DeployCase):
+    """The image laid out in the scratch folder."""
+
     def setUp(self):
         super().setUp()
         self.backups = self.path("backups")
@@ -51,6 +53,8 @@ class Entry(DeployCase):
         self.assertEqual(status, child.returncode, out + err)
         return out, err
 
+
+class Backup(EntryCase):
     def test_the_rendered_pod(self):
         server = self.s3()
         env, args = self.rendered(server)
@@ -152,6 +156,63 @@ class Entry(DeployCase):
         with open(self.path("pid"), encoding="ascii") as file:
             self.assertFalse(os.path.exists(f"/proc/{file.read().strip()}"), "neo4j-admin was ended")
         self.assertFalse(os.path.exists(self.path("store", "neo4j")) and os.listdir(self.path("store", "neo4j")))
+
+
+class Restore(EntryCase):
+    """The init container of the server's pod, with the Labs chart's variables."""
+
+    def setUp(self):
+        super().setUp()
+        self.data = self.path("data")
+        os.mkdir(self.data)
+        os.symlink(LUNARK, self.path("bin", "lunark"))
+        self.server = self.s3()
+        env, args = self.rendered(self.server)
+        self.run_entry(env, args)
+        os.unlink(self.log)
+        self.env_of_pod = {
+            "DATABASE": "neo4j,system", "CLOUD_PROVIDER": "aws", "BUCKET": "s3://bucket", "TIMESTAMP": "latest",
+            "FORCE_OVERWRITE": "true", "PURGE_ON_COMPLETE": "true", "DATA_DIR": self.data, "NEO4J_TEST_DATA": self.data,
+            **{name: env[name] for name in ("LUNARK_CREDENTIALS", "AWS_ENDPOINT_URL_S3", "AWS_REGION")}}
+
+    def restore(self, status=0, **env):
+        child = self.begin({**self.env_of_pod, **env}, script="restore.sh")
+        out, err = child.communicate(timeout=120)
+        self.assertEqual(status, child.returncode, out + err)
+        return out + err
+
+    def store_of(self, database="neo4j"):
+        return self.path("data", "databases", database, "neostore")
+
+    def test_restored_once(self):
+        self.restore()
+        for database in ("neo4j", "system"):
+            self.assertEqual(100000, os.path.getsize(self.store_of(database)))
+        self.assertFalse(os.path.exists(self.path("data", ".restore")))
+        self.write("data/databases/neo4j/neostore", "written since")
+        calls = len(self.calls())
+        self.restore()  # the pod is started again
+        self.assertEqual(len("written since"), os.path.getsize(self.store_of()), "not rolled back")
+        self.assertNotIn("restore", [c["argv"][0] for c in self.calls()[calls:]])
+
+    def test_what_is_there_stays_without_force(self):
+        for place in ("databases", "transactions"):
+            self.write(f"data/{place}/neo4j/neostore", "old")
+        for force in ("false", None):
+            self.restore(FORCE_OVERWRITE=force)
+            self.assertEqual(3, os.path.getsize(self.store_of()))
+            self.assertEqual(100000, os.path.getsize(self.store_of("system")))
+
+    def test_failures_are_failures(self):
+        for place in ("databases", "transactions"):
+            self.write(f"data/{place}/neo4j/neostore", "old")
+        for status, env in ((1, {"NEO4J_TEST_STATUS": "1"}), (2, {"BUCKET": ""}), (None, {"DATABASE": "neo4j,other"}),
+                            (None, {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"})):
+            child = self.begin({**self.env_of_pod, **env}, script="restore.sh")
+            out, err = child.communicate(timeout=120)
+            self.assertNotEqual(0, child.returncode, out + err)
+            self.assertEqual(status or child.returncode, child.returncode, out + err)
+            self.assertEqual(3, os.path.getsize(self.store_of()), env)
 
 
 if __name__ == "__main__":

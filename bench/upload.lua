@@ -6,4 +6,4 @@ local transfer = require "lunark.transfer"
 
 local place = assert(store.open(arg[1]))
 local child <close> = assert(exec.start { "cat", arg[2], stdout = "stream" })
-assert(transfer.upload(child.stdout, { { store = place, key = "ours.bin" } }))
+assert(transfer.upload(child.stdout, { { store = place, key = "ours.bin" } }, { raw = true }))

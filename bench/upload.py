@@ -17,6 +17,8 @@ DELAY = 0.010  # seconds, each way
 # fake-gcs-server hashes all that an upload has with every chunk: a long stream would measure only that.
 GCS_STREAM = min(STREAM, 256)
 KINDS = {"s3": "versitygw", "azure": "azurite", "gs": "fakegcs"}
+# Real stores keep connections open.
+OPTIONS = {"versitygw": ("--keep-alive",)}
 
 
 def peers(kind, env, source):
@@ -103,11 +105,11 @@ def both(title, host, line=None):
             try:
                 if line:
                     with line.inside(line.far):
-                        getattr(server, program)(["bench"])
+                        getattr(server, program)(["bench"], *OPTIONS.get(program, ()))
                     with line.inside(line.near):
                         compare(kind, server, source, size)
                 else:
-                    getattr(server, program)(["bench"])
+                    getattr(server, program)(["bench"], *OPTIONS.get(program, ()))
                     compare(kind, server, source, size)
             finally:
                 server.stop()

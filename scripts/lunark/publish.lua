@@ -126,7 +126,7 @@ local function copy(store, from, to, meta, version)
   end
   local body <close> = stream
   local done
-  done, err = transfer.upload(body, { { store = store, key = to, meta = meta } })
+  done, err = transfer.upload(body, { { store = store, key = to, meta = meta } }, { raw = true })
   return done and true, err
 end
 

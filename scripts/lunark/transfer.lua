@@ -10,11 +10,13 @@ local task = require "lunark.task"
 local transfer = {}
 
 local MiB = 1024 * 1024
-local PART = 8 * MiB -- where nothing asks for more
+local GiB = 1024 * MiB
+local ROOM = 56 * GiB -- that much fits into an object of unknown size, where the number of parts has a limit
+local PART = 4 * MiB -- more of them on their way at once count for more than larger ones, down to this
 local PART_IN_TURN = 16 * MiB -- each part costs a round trip in which nothing is sent
 -- For stores that take parts of any size, several at once: the last one is done sooner.
 local SMALL_PART = 2 * MiB
-local SHARE = 0.6 -- of the stream budget; the rest is for compression
+local SHARE, SHARE_RAW = 0.6, 0.9 -- of the stream budget; the rest is for compression, where there is one
 local WIDTH_MAX = 16
 local MARGIN = 1.1 -- an estimate may be that much too small
 local SETTLE = 3 -- seconds that parts under way get when the upload is given up
@@ -28,7 +30,8 @@ local SETTLE = 3 -- seconds that parts under way get when the upload is given up
 ---@class lunark.transfer.Options
 ---@field expect_size integer? bytes: the size, or an estimate of it
 ---@field spill_dir string? where parts are kept that memory has no room for
----@field memory integer? bytes for parts, 60 % of the stream budget
+---@field memory integer? bytes for parts, 60 % of the stream budget, or with `raw` 90 %
+---@field raw boolean? the stream is not compressed here
 ---@field part_size integer? bytes, in place of what would be chosen
 ---@field progress fun(bytes: integer)? told after each part how many bytes are stored everywhere
 
@@ -38,7 +41,8 @@ local SETTLE = 3 -- seconds that parts under way get when the upload is given up
 ---@field parts integer
 ---@field targets table[] as given: {ok =, err =, info =}
 
-local KNOWN = { expect_size = true, spill_dir = true, memory = true, part_size = true, progress = true }
+local KNOWN = { expect_size = true, spill_dir = true, memory = true, part_size = true, progress = true,
+  raw = true }
 
 local function failure(kind, message, hint)
   return sys.error { kind = kind, op = "transfer", message = message, hint = hint }
@@ -104,14 +108,15 @@ end
 ---@return table? err usage: what to give so that it fits
 function transfer.plan(targets, options)
   local limits, hashes = agree(targets)
-  local memory = options.memory or math.floor(sys.budget().memory * SHARE)
+  local memory = options.memory or math.floor(sys.budget().memory * (options.raw and SHARE_RAW or SHARE))
   local unit = math.max(limits.align, MiB)
   local size = options.part_size
   if not size then
     local small = limits.min < MiB and limits.count == math.maxinteger and not limits.in_turn
-    size = small and SMALL_PART or limits.all_in_turn and PART_IN_TURN or PART
+    local usual = limits.count < math.maxinteger and math.max(PART, ceil_to(ROOM / limits.count, MiB)) or PART
+    size = small and SMALL_PART or limits.all_in_turn and PART_IN_TURN or usual
     local held = limits.all_in_turn and 2 or 3 -- one on its way, one that fills
-    size = math.max(limits.min, math.min(size, memory // held // unit * unit))
+    size = math.max(limits.min, math.min(size, limits.max, memory // held // unit * unit))
     local expected = options.expect_size
     if expected and limits.count < math.maxinteger then
       size = math.max(size, ceil_to(expected * MARGIN / limits.count, unit))

@@ -125,7 +125,7 @@ function TestPlan.test_blocks()
   end
   local small = assert(plan(nil))
   lu.assertEquals(small.count, 50000)
-  lu.assertTrue(transfer.capacity({ { store = s, key = "k" } }, {}) > 300 * GiB)
+  lu.assertTrue(transfer.capacity({ { store = s, key = "k" } }, {}) > 150 * GiB)
   for _, size in ipairs { GiB, 100 * GiB, 1024 * GiB, 20 * 1024 * GiB, 160 * 1024 * GiB } do
     local found = assert(plan(size))
     lu.assertTrue(found.size * 50000 >= size and found.size <= 4000 << 20, size)

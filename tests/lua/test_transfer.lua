@@ -90,7 +90,7 @@ local S3 = { multipart = { min = 5 * MiB, max = 5 * GiB, count = 10000 }, part_h
 
 function TestTransfer.test_plan_with_the_default_budget()
   local made = assert(plan(S3, { memory = 24 * MiB }))
-  lu.assertEquals({ made.size, made.width, made.spill_dir }, { 8 * MiB, 3 })
+  lu.assertEquals({ made.size, made.width, made.spill_dir }, { 6 * MiB, 4 })
   lu.assertEquals(made.hash, { "sha256", "md5" })
 end
 
@@ -100,12 +100,22 @@ function TestTransfer.test_plan_of_parts_that_go_in_turn()
   lu.assertEquals({ made.size, made.width }, { 12 * MiB, 2 })
   lu.assertEquals(assert(plan(in_turn, { memory = 100 * MiB })).size, 16 * MiB)
   local both = { { store = memory_store(S3), key = "k" }, { store = memory_store(in_turn), key = "k" } }
-  lu.assertEquals(assert(transfer.plan(both, { memory = 24 * MiB })).size, 8 * MiB)
+  lu.assertEquals(assert(transfer.plan(both, { memory = 24 * MiB })).size, 6 * MiB)
+end
+
+function TestTransfer.test_plan_of_many_parts()
+  local azure = { multipart = { min = 1, max = 4000 * MiB, count = 50000 } }
+  lu.assertEquals(assert(plan(azure, { memory = 24 * MiB })).size, 4 * MiB)
+  lu.assertEquals(assert(plan({ multipart = { min = 1, max = 3 * MiB, count = 10 } }, {})).size, 3 * MiB)
+end
+
+function TestTransfer.test_plan_of_what_is_not_compressed()
+  lu.assertTrue(assert(plan(S3, { raw = true })).width > assert(plan(S3, {})).width)
 end
 
 function TestTransfer.test_plan_for_an_expected_size()
-  -- 10,000 parts of 8 MiB are 78 GiB; a tenth is kept for an estimate that is too small.
-  lu.assertEquals(assert(plan(S3, { memory = 24 * MiB, expect_size = 70 * GiB })).size, 8 * MiB)
+  -- 10,000 parts of 6 MiB are 58 GiB; a tenth is kept for an estimate that is too small.
+  lu.assertEquals(assert(plan(S3, { memory = 24 * MiB, expect_size = 50 * GiB })).size, 6 * MiB)
   lu.assertEquals(assert(plan(S3, { memory = 24 * MiB, expect_size = 100 * GiB })).size, 12 * MiB)
   local made = assert(plan(S3, { memory = 24 * MiB, expect_size = 1024 * GiB, spill_dir = "/tmp" }))
   lu.assertEquals({ made.size, made.spill_dir }, { 116 * MiB, "/tmp" })

@@ -3,11 +3,13 @@
 import glob
 import json
 import os
+import pwd
 import random
 import shutil
 import subprocess
 import sys
 import time
+import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 from harness import describe, main  # noqa: E402
@@ -159,10 +161,68 @@ class Four(RestoreCase):
         for place in ("databases", "transactions"):
             self.write(f"data/{place}/.neo4j.lunark-old/old", "old")
             self.write(f"data/{place}/neo4j/half", "")
-        self.write("data/.lunark-restore.json", json.dumps({"request": "another", "state": "begun", "done": {},
-                                                            "at_work": "neo4j"}))
-        self.assertIn("there is such a database", self.restore(status=1).stderr)
+        self.killed_there({"databases": True, "transactions": True})
         self.is_old()
+
+    def killed_there(self, had):
+        self.write("data/.lunark-restore.json", json.dumps({"request": "another", "state": "begun", "done": {},
+                                                            "at_work": "neo4j", "had": had}))
+        self.assertIn("there is such a database", self.restore(status=1).stderr)
+        self.assertEqual([], self.argvs())
+
+    def test_killed_while_setting_aside(self):
+        self.stored()
+        self.write("data/databases/.neo4j.lunark-old/old", "old")
+        self.write("data/transactions/neo4j/old", "old")
+        self.killed_there({"databases": True, "transactions": True})
+        self.is_old()
+
+    def test_killed_before_setting_aside(self):
+        self.stored()
+        self.old()
+        self.killed_there({"databases": True, "transactions": True})
+        self.is_old()
+
+    def test_killed_where_there_was_none(self):
+        self.stored()
+        self.write("data/databases/neo4j/half", "")
+        self.write("data/.lunark-restore.json", json.dumps({"request": "another", "state": "begun", "done": {},
+                                                            "at_work": "neo4j", "had": {}}))
+        self.restore()
+        self.whole("neo4j", "system")
+        self.assertFalse(os.path.exists(self.data + "/databases/neo4j/half"))
+
+    def test_goes_on(self):
+        self.stored()
+        for force in ((), ("--force", "--once")):
+            self.restore(*force, status=1, NEO4J_TEST_STATUS="system=1")
+            self.write("data/databases/neo4j/mark", "")
+            os.unlink(self.log)
+            self.restore(*force)
+            self.assertEqual(["unbind", "restore"], [a[0] for a in self.argvs()])
+            self.assertTrue(os.path.exists(self.data + "/databases/neo4j/mark"))
+            self.whole("neo4j", "system")
+            os.unlink(self.data + "/.lunark-restore.json")
+        self.restore("--force")
+        self.assertFalse(os.path.exists(self.data + "/databases/neo4j/mark"))
+
+    @unittest.skipUnless(os.getuid() == 0, "only root gives files away")
+    def test_owner_and_mode(self):
+        self.stored()
+        os.makedirs(self.path("old/backups/neo4j"))
+        self.write("old/backups/neo4j/neostore", random.Random("neo4j").randbytes(100000), 0o040)
+        os.chmod(self.path("old/backups/neo4j"), 0o555)
+        subprocess.run(["tar", "-zcf", f"{self.store}/neo4j/neo4j-2040-01-01-00:00:00.tar.gz", "backups"],
+                       cwd=self.path("old"), check=True)
+        os.chown(self.data, 7474, 7473)
+        self.restore("--mixed")
+        for base, folders, files in os.walk(self.data + "/databases"):
+            for name in folders + files:
+                info = os.stat(os.path.join(base, name))
+                self.assertEqual((7474, 7473), (info.st_uid, info.st_gid), name)
+                self.assertEqual(0o600, info.st_mode & 0o600, name)
+        self.restore("--force", "--owner", "nobody", database="neo4j")
+        self.assertEqual(pwd.getpwnam("nobody").pw_uid, os.stat(self.data + "/databases/neo4j/neostore").st_uid)
 
     def test_started_again(self):
         self.stored()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""lunark backup neo4j as the Labs chart starts it, from the environment alone, into each kind of store: the keys are those
-of its documentation."""
+"""lunark backup and restore neo4j as the Labs chart starts them, from the environment alone, with each kind of store: the
+keys are those of its documentation."""
 import json
 import os
 import re
@@ -35,6 +35,15 @@ class Chart(Neo4jCase):
             CHECK_LABEL_SCAN_STORE="true", CHECK_PROPERTY_OWNERS="false", REMOVE_EXISTING_FILES="true",
             REMOVE_BACKUP_FILES="true", TMPDIR=self.path(), **{k: v for k, v in env.items() if k != "PATH"}, **more))
 
+    def restore_chart(self, provider, bucket, env):
+        """What the container of the restore has in its environment."""
+        os.mkdir(self.path("data"))
+        self.lunark("restore", "neo4j", "--data-dir", self.path("data"), env=self.env(
+            DATABASE="neo4j,system", CLOUD_PROVIDER=provider, BUCKET=bucket, TIMESTAMP="latest", FORCE_OVERWRITE="true",
+            PURGE_ON_COMPLETE="true", TMPDIR=self.path(), **{k: v for k, v in env.items() if k != "PATH"}))
+        for database in ("neo4j", "system"):
+            self.assertEqual(100000, os.path.getsize(self.path("data/databases", database, "neostore")))
+
     def check(self, keys, prefix=""):
         stamps = set(re.findall(STAMP, "\n".join(keys)))
         self.assertEqual(1, len(stamps), keys)
@@ -49,12 +58,14 @@ class Chart(Neo4jCase):
         self.run_chart("aws", "s3://bucket", env)
         self.check(server.objects("bucket"))
         self.assertEqual([], list(server.uploads("bucket")))
+        self.restore_chart("aws", "s3://bucket", env)
 
     def test_gcs(self):
         env = self.serve("fakegcs")
         self.run_chart("gcp", "gs://bucket/", env)
         with urllib.request.urlopen(env["LUNARK_TEST_GCS_URL"] + "/storage/v1/b/bucket/o", timeout=30) as answer:
             self.check([item["name"] for item in json.load(answer)["items"]])
+        self.restore_chart("gcp", "gs://bucket/", env)
 
     def test_azure(self):
         env = self.serve("azurite")
@@ -62,6 +73,7 @@ class Chart(Neo4jCase):
         url = f"{env['LUNARK_TEST_AZURE_URL']}/bucket?restype=container&comp=list&{env['LUNARK_TEST_AZURE_SAS']}"
         with urllib.request.urlopen(url, timeout=30) as answer:
             self.check(re.findall("<Name>([^<]*)</Name>", answer.read().decode()), "path/to/directory/")
+        self.restore_chart("azure", "bucket/path/to/directory", env)
 
     def test_azure_again(self):
         env = self.serve("azurite")

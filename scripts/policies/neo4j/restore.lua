@@ -84,6 +84,22 @@ local function argv_of(job, one)
   return make(job.options, one.database, one.source)
 end
 
+-- The owner may read and write everything of a database, whatever the archive says.
+local function open_modes(path)
+  local info, err = fs.lstat(path)
+  local ok = info
+  local least = info and info.type == "directory" and tonumber("700", 8) or tonumber("600", 8)
+  if info and info.type ~= "link" and info.mode & least ~= least then
+    ok, err = fs.chmod(path, info.mode | least)
+  end
+  for _, name in ipairs(ok and info.type == "directory" and fs.readdir(path) or {}) do
+    if ok then
+      ok, err = open_modes(path .. "/" .. name)
+    end
+  end
+  return ok and true, err
+end
+
 -- The new database: made, found where it belongs, given to its owner.
 local function make(job, one, staging)
   local given = job.options
@@ -103,34 +119,30 @@ local function make(job, one, staging)
     return failed("io", ("%s: neo4j-admin ended with status 0, and there is no database in %s")
       :format(one.database, path), "is --data-dir the folder that its configuration names?")
   end
-  for _, below in ipairs { "databases", "transactions" } do
+  for _, below in ipairs { "databases", "transactions", "scripts" } do
     local there = ("%s/%s"):format(given.data_dir, below)
     if ok and given.uid and fs.exists(there) then
       ok, err = fs.chown_all(there, given.uid, given.gid)
     end
+  end
+  if ok then
+    ok, err = open_modes(path)
   end
   return ok, err
 end
 
 local function replace(job, one, staging, marker)
   local dir = job.options.data_dir
-  marker.at_work = one.database
-  assert(state.write(dir, marker))
-  local ok, err = state.set_aside(dir, one.database)
+  local ok, err = state.begin(dir, marker, one.database)
   if ok then
     ok, err = make(job, one, staging)
   end
-  if not ok then
-    assert(state.put_back(dir, one.database))
-    marker.at_work = nil
-    assert(state.write(dir, marker))
-    return nil, err
+  if ok then
+    marker.done[one.database] = one.backup.key
+    ok, err = state.write(dir, marker)
   end
-  marker.done[one.database] = one.backup.key
-  assert(state.write(dir, marker))
-  assert(state.drop_aside(dir, one.database))
-  marker.at_work = nil
-  return state.write(dir, marker)
+  assert(state.finish(dir, marker))
+  return ok, err
 end
 
 -- Users and roles of a database are in a script of their own.
@@ -224,8 +236,10 @@ local function wanted(given, marker)
   local names, there = {}, {}
   for _, name in ipairs(given.names) do
     local done = marker.state == "begun" and marker.request == given.request and marker.done[name]
-    if given.force or done or not state.exists(given.data_dir, name) then
+    if given.force or not state.exists(given.data_dir, name) then
       names[#names + 1] = name
+    elseif done then
+      log.info(("%s: was restored by the run that was ended"):format(name), { item = name })
     elseif given.skip_existing then
       log.info(("%s: is there already, and stays as it is"):format(name), { item = name })
     else
@@ -251,12 +265,13 @@ local function is_done(given, marker)
   return true
 end
 
--- Leaves out what a restore of the same request that was ended in the middle had done.
+-- Leaves out what a restore of the same request that was ended in the middle had done. Without --once, who
+-- forces means it.
 local function left_over(given, chosen, marker)
   local same = marker.state == "begun" and marker.request == given.request
   local rest = {}
   for _, one in ipairs(chosen) do
-    local done = same and marker.done[one.database] == one.backup.key
+    local done = same and given.once and marker.done[one.database] == one.backup.key
     if not (done and state.exists(given.data_dir, one.database)) then
       rest[#rest + 1] = one
     end
@@ -300,7 +315,8 @@ function restore.run(job)
     return
   end
   if marker.at_work and not job.dry_run then
-    assert(state.recover(given.data_dir, marker))
+    log.warn(("%s: a restore was ended in the middle; what it has left is removed"):format(marker.at_work))
+    assert(state.finish(given.data_dir, marker))
   end
   local names = assert(wanted(given, marker))
   if #names == 0 then

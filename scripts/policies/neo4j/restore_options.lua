@@ -28,7 +28,7 @@ M.declared = {
     help = "folder of the backup inside of the archive (default: backups/DATABASE or data/DATABASE)",
   },
   owner = {
-    "string", metavar = "USER", help = "whose the databases shall be (default as root: neo4j)",
+    "string", metavar = "USER", help = "whose the databases shall be (as root: whose --data-dir is)",
   },
   unbind = { "boolean", default = true, help = "4.x: run `neo4j-admin unbind` before (not for dumps)" },
   allow_upgrade = {
@@ -94,7 +94,11 @@ local function check_owner(given)
       return nil, ("--owner '%s': there is no such user"):format(given.owner)
     end
   elseif sys.uid() == 0 then
-    uid, gid = machine.user("neo4j")
+    local info = fs.stat(given.data_dir)
+    uid, gid = info.uid, info.gid
+    if uid == 0 then
+      uid, gid = machine.user("neo4j")
+    end
   end
   if uid and uid ~= sys.uid() and sys.uid() ~= 0 then
     return nil, ("only root can give files to '%s'"):format(given.owner), "run as that user, without --owner"

@@ -5,7 +5,6 @@
 
 local fs = require "lunark.fs"
 local json = require "lunark.json"
-local log = require "lunark.log"
 local time = require "lunark.time"
 
 local state = {}
@@ -38,7 +37,8 @@ end
 
 --- The marker of the restore before this one.
 ---@param dir string
----@return table {request =, state = "begun" | "done", done = {DATABASE = KEY}, at_work = DATABASE}
+---@return table {request =, state = "begun" | "done", done = {DATABASE = KEY}, at_work = DATABASE, and for
+--- that one had = {databases =, transactions =}: true where there was one before}
 function state.read(dir)
   local text = fs.read_text(dir .. "/" .. MARKER)
   local found = text and json.decode(text)
@@ -69,30 +69,28 @@ function state.request(from, names, at)
   return ("%s %s %s"):format(from, table.concat(sorted, ","), at or "latest")
 end
 
---- Sets a database aside, where there is one.
+--- Notes that a database is at work, and sets the old one aside.
 ---@param dir string
+---@param marker table
 ---@param database string
 ---@return true|nil
 ---@return table|nil err
-function state.set_aside(dir, database)
+function state.begin(dir, marker, database)
+  marker.at_work, marker.done[database], marker.had = database, nil, {}
   for _, below in ipairs(PLACES) do
-    local path, other = place(dir, below, database), aside(dir, below, database)
-    if fs.exists(path) then
-      local ok, err = fs.rename(path, other)
-      if not ok then
-        return nil, err
-      end
+    marker.had[below] = fs.exists(place(dir, below, database))
+  end
+  local ok, err = state.write(dir, marker)
+  for _, below in ipairs(PLACES) do
+    if ok and marker.had[below] then
+      ok, err = fs.rename(place(dir, below, database), aside(dir, below, database))
     end
   end
-  return true
+  return ok, err
 end
 
---- Removes what was set aside.
----@param dir string
----@param database string
----@return true|nil
----@return table|nil err
-function state.drop_aside(dir, database)
+-- Removes what was set aside.
+local function drop_aside(dir, database)
   for _, below in ipairs(PLACES) do
     local ok, err = fs.remove_all(aside(dir, below, database))
     if not ok then
@@ -102,16 +100,16 @@ function state.drop_aside(dir, database)
   return true
 end
 
---- Removes what there is of a new database, and puts the old one back.
----@param dir string
----@param database string
----@return true|nil
----@return table|nil err
-function state.put_back(dir, database)
+-- Removes what there is of a new database, and puts the old one back. Where there was an old one and none is
+-- set aside, it had not come to that, or it is back already.
+local function put_back(dir, database, had)
   for _, below in ipairs(PLACES) do
     local path, other = place(dir, below, database), aside(dir, below, database)
-    local ok, err = fs.remove_all(path)
-    if ok and fs.exists(other) then
+    local is_aside, ok, err = fs.exists(other), true, nil
+    if is_aside or not had[below] then
+      ok, err = fs.remove_all(path)
+    end
+    if ok and is_aside then
       ok, err = fs.rename(other, path)
     end
     if not ok then
@@ -121,26 +119,22 @@ function state.put_back(dir, database)
   return true
 end
 
---- Cleans up behind a restore that was ended in the middle: the database at work is the old one again, or is
---- not there, as before it.
+--- Ends the work on a database: where it is noted as done, the old one goes; else what there is of the new
+--- one goes and the old one is back, or none is there, as before.
 ---@param dir string
 ---@param marker table
 ---@return true|nil
 ---@return table|nil err
-function state.recover(dir, marker)
+function state.finish(dir, marker)
   local database = marker.at_work
-  if not database then
-    return true
-  end
   local ok, err
   if marker.done[database] then
-    ok, err = state.drop_aside(dir, database)
+    ok, err = drop_aside(dir, database)
   else
-    log.warn(("%s: a restore was ended in the middle; what it has left is removed"):format(database))
-    ok, err = state.put_back(dir, database)
+    ok, err = put_back(dir, database, type(marker.had) == "table" and marker.had or {})
   end
   if ok then
-    marker.at_work = nil
+    marker.at_work, marker.had = nil, nil
     ok, err = state.write(dir, marker)
   end
   return ok, err

@@ -326,7 +326,6 @@ end
 -- --- opening ---
 
 local function parse_endpoint(text)
-  if not text:find("://", 1, true) then text = "http://" .. text end -- as in STORAGE_EMULATOR_HOST
   local scheme, host, path = text:match("^(https?)://([^/?#]+)([^?#]*)$")
   if not scheme then return nil end
   return ("%s://%s%s"):format(scheme, host, (path:gsub("/+$", ""):gsub("/storage/v1$", ""))), host
@@ -338,6 +337,7 @@ local function open(address, options, ctx)
     return failed("usage", "open", "'%s' is no name of a bucket", bucket)
   end
   local emulator = not options.endpoint and ctx.env("STORAGE_EMULATOR_HOST")
+  if emulator and not emulator:find("://", 1, true) then emulator = "http://" .. emulator end
   local text = options.endpoint or emulator or "https://storage.googleapis.com"
   local endpoint, host = parse_endpoint(text)
   if not endpoint then

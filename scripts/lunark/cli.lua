@@ -262,10 +262,12 @@ function cli.main(args)
     return status
   end
   local err = exit.as_error(ok and late or status)
+  local global = context.global or wished(args)
   if exit.is_cancel(err) then
+    report(sys.error { kind = "cancelled", message = "ended from outside: what was under way is not done" },
+      global.log_format)
     error(err)
   end
-  local global = context.global or wished(args)
   report(err, global.log_format)
   status = exit.combine({ err }, false)
   if global.json then

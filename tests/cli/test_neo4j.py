@@ -307,6 +307,7 @@ class Failed(Neo4jCase):
         child.send_signal(signal.SIGTERM)
         out, err = child.communicate(timeout=30)
         self.assertEqual(143, child.returncode, (out, err))
+        self.assertIn("ended from outside: what was under way is not done", str(err))
         with open(pidfile, encoding="utf-8") as file:
             self.assertFalse(os.path.exists("/proc/" + file.read()))
         self.assertEqual([], os.listdir(self.work))

@@ -30,7 +30,7 @@ M.declared = {
   owner = {
     "string", metavar = "USER", help = "whose the databases shall be (as root: whose --data-dir is)",
   },
-  unbind = { "boolean", default = true, help = "4.x: run `neo4j-admin unbind` before (not for dumps)" },
+  unbind = { "boolean", default = true, help = "run `neo4j-admin unbind` first, for backups of 4.x" },
   allow_upgrade = {
     "string", metavar = "FILE", help = "4.x: add dbms.allow_upgrade=true to this neo4j.conf",
   },

@@ -72,6 +72,16 @@ local cases = {
   upload = function() return round_trip(3 * MiB + 5) end,
   upload_exclusive = function() return round_trip(3 * MiB + 5, { exclusive = true }) end,
   upload_only = function() return upload(3 * MiB + 5) end,
+  -- A source that says nothing for 20 minutes, by the clock of the provider.
+  silent = function()
+    local late, clock = 0, s.inner.ctx.clock
+    s.inner.ctx.clock = function() return clock() + late end
+    local up <close> = assert(s:uploader("big"))
+    assert(up:part(1, noise(MiB), 0))
+    late = 1200
+    assert(up:part(2, noise(MiB), MiB))
+    return up:finish()
+  end,
   -- Nothing comes for longer than a server keeps a connection.
   upload_slow = function()
     return round_trip(3 * MiB + 5, { source = stream.of(noise(3 * MiB + 5)):limit(MiB) })

@@ -221,6 +221,16 @@ class Clocks(Case):
         self.assertLessEqual(len(seen), 2)
 
 
+    def test_a_source_that_is_silent_for_long(self):
+        """What comes later is signed with the time it has then, and the blocks before are still there."""
+        result, seen = self.run_case("silent", [dict(match=BLOCK, forward=True, close=True, times=0)])
+        self.assertTrue(result["ok"], result)
+        one, two = (email.utils.parsedate_to_datetime(self.header(one, "x-ms-date")).timestamp()
+                    for one in self.matching(seen, "PUT", "comp=block&"))
+        self.assertAlmostEqual(two - one, 1200, delta=10)
+        self.assertEqual(len(self.matching(seen, "PUT", "comp=blocklist")), 1)
+
+
 class Copies(Case):
     SOURCE = {"match": {"method": "HEAD", "path": "/from"}, "status": 200, "body": "bytes",
               "headers": {"etag": '"0xF"'}}

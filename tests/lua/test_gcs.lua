@@ -56,12 +56,13 @@ function TestNames.test_keys_that_are_refused()
 end
 
 function TestNames.test_addresses()
-  for _, url in ipairs { "gs://b/x?endpoint=ftp://h", "gs://b?endpoint=http://", "gs://-b" } do
+  for _, url in ipairs { "gs://b/x?endpoint=ftp://h", "gs://b?endpoint=http://", "gs://-b",
+    "gs://b?endpoint=localhost:80" } do
     local s, err = store.open(url, { anonymous = true })
     lu.assertNil(s)
     lu.assertEquals(err.kind, "usage")
   end
-  local s = assert(store.open("gs://bucket?endpoint=localhost:80/storage/v1/", { anonymous = true }))
+  local s = assert(store.open("gs://bucket?endpoint=http://localhost:80/storage/v1/", { anonymous = true }))
   lu.assertEquals(s.inner.endpoint, "http://localhost:80")
   lu.assertEquals(s.inner:path("a/b c"), "/storage/v1/b/bucket/o/a%2Fb%20c")
 end

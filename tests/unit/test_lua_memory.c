@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -113,6 +114,8 @@ static void fail_each(struct fixture *f, const char *source, uint64_t span)
         if (run(f, source, &err) < 0)
             fail_msg("after request %llu: %s", (unsigned long long)at, err.message);
     }
+    for (int i = 0; i < 200 && count_descriptors() != descriptors; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL); /* a stage may still be ending */
     assert_int_equal(count_descriptors(), descriptors);
     assert_true(failed > 0);
     close_runtime(f);

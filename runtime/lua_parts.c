@@ -59,13 +59,19 @@ struct lk_part *lk_ref_part(lua_State *L, int index, const char *function)
 static int part_string(lua_State *L)
 {
     struct lk_part *part = check_part(L, 1, "part.string");
+    lua_Integer first = luaL_optinteger(L, 2, 0), most = luaL_optinteger(L, 3, LUA_MAXINTEGER);
     struct lk_error err;
     luaL_Buffer buffer;
 
-    char *to = luaL_buffinitsize(L, &buffer, part->size);
+    if (first < 0 || most < 0)
+        lk_misuse(L, "part.string", "an offset and a length from 0 expected");
+    size_t from = (lua_Unsigned)first < part->size ? (size_t)first : part->size;
+    size_t len = part->size - from;
+    len = (lua_Unsigned)most < len ? (size_t)most : len;
+    char *to = luaL_buffinitsize(L, &buffer, len);
     size_t got = 0;
-    while (got < part->size) {
-        ssize_t n = lk_part_read(part, got, to + got, part->size - got, &err);
+    while (got < len) {
+        ssize_t n = lk_part_read(part, from + got, to + got, len - got, &err);
         if (n < 0) {
             return lk_push_error(L, &err);
         }

@@ -4,36 +4,49 @@
 local crypto = require "lunark.core.crypto"
 local sigv4 = require "providers.sign.sigv4"
 local sys = require "lunark.core.sys"
+local task = require "lunark.core.task"
 
 local checks = {}
+
+local SLICE = 1024 * 1024 -- bytes
 
 local function hash(name, text)
   return crypto.hex(crypto.digest(name, text))
 end
 
---- Lower-case hex of a body's SHA-256. A part has it already when the store asked for it.
+-- A digest of a body in hex. A part has it already when the store asked for it; else it is made slice by
+-- slice: a part may be larger than the memory that there is for it, and other tasks go on meanwhile.
+local function digest_of(name, body)
+  if type(body) == "string" then return hash(name, body) end
+  local known = body.hash and body.hash[name]
+  if known then return known end
+  local hasher = crypto.hasher(name)
+  for offset = 0, body.size - 1, SLICE do
+    hasher:update(assert(body:string(offset, SLICE)))
+    task.sleep(0)
+  end
+  return crypto.hex(hasher:final())
+end
+
+--- Lower-case hex of a body's SHA-256.
 ---@param body string|lunark.Part|nil
 ---@return string
 function checks.payload(body)
-  if body == nil then return sigv4.EMPTY_HASH end
-  if type(body) == "string" then return hash("sha256", body) end
-  return body.hash and body.hash.sha256 or hash("sha256", body:string())
+  return body == nil and sigv4.EMPTY_HASH or digest_of("sha256", body)
 end
 
---- The MD5 of a body. A part has it already when the store asked for it; else it takes its time here.
+--- The MD5 of a body, in hex.
 ---@param body string|lunark.Part
 ---@return string
 function checks.md5(body)
-  if type(body) == "string" then return hash("md5", body) end
-  return body.hash and body.hash.md5 or hash("md5", body:string())
+  return digest_of("md5", body)
 end
 
 --- The CRC32C of a body, in hex.
 ---@param body string|lunark.Part
 ---@return string
 function checks.crc(body)
-  if type(body) == "string" then return hash("crc32c", body) end
-  return body.hash and body.hash.crc32c or hash("crc32c", body:string())
+  return digest_of("crc32c", body)
 end
 
 --- Compares the CRC32C that the store reports, if any, with ours.

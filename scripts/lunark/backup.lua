@@ -199,12 +199,7 @@ end
 ---@param item string
 ---@param what string the program
 function Job:waiting(item, what)
-  if not self.progress then
-    return setmetatable({}, { __close = function() end })
-  end
-  return self.progress:track(item, function()
-    return { read = 0, waiting = what }
-  end)
+  return progress.waiting(self.progress, item, what)
 end
 
 -- The first second whose keys are free in all stores; a store that can't be asked is left out.
@@ -453,8 +448,7 @@ end
 --- `{ program = { "pg_dump", ... }, suffix = ".dump", env =, cwd =, user =, timeout =, ok =, ... }`,
 --- `{ stream = Stream, suffix = }`; each with `compress`, `expect_size`, and `producers` and `warnings`
 --- and `details` (a table) for the manifest, when programs ran before; and `report = { paths = {...} }`, an
---- archive
---- that is stored beside it as `<item>-TIME.report.tar.gz`.
+--- archive that is stored beside it as `<item>-TIME.report.tar.gz`.
 ---@param name string item
 ---@param given table source
 ---@return table|nil result {item, key, record, targets}

@@ -10,7 +10,6 @@ local json = require "lunark.json"
 local list = require "lunark.list"
 local log = require "lunark.log"
 local manifest = require "lunark.manifest"
-local naming = require "lunark.naming"
 local place = require "lunark.place"
 local policy = require "lunark.policy"
 local progress = require "lunark.progress"
@@ -262,9 +261,7 @@ end
 commands.restore = {
   summary = "restore a backup into a folder, or as a policy does it",
   options = {
-    from = {
-      "string", expected = true, metavar = "URL", env = "LUNARK_FROM", help = "a store, or one archive in it",
-    },
+    from = restore_command.options.from,
     item = { "string", metavar = "NAME", help = "which item, where the store has several" },
     at = { "string", metavar = "TIME", help = "which backup: its time, or `latest` (the newest)" },
     into = { "string", required = true, metavar = "DIR", help = "folder that it is restored into" },
@@ -285,14 +282,7 @@ local open_store = restore_command.open_store
 
 function commands.restore.run(context)
   local options, global = context.options, context.global
-  local at
-  if options.at then
-    local err
-    at, err = naming.parse_at(options.at)
-    if not at then
-      error(err)
-    end
-  end
+  local at = restore_command.at_of(options.at)
   options.from = place.of(options.from, "--from", context.plan.title, "LUNARK_FROM")
   local from = open_store(options.from)
   if from.key and (options.item or at) then

@@ -156,6 +156,20 @@ function progress:track(name, sampler)
   return track
 end
 
+--- Shows that a program is waited for, until the returned handle is closed.
+---@param shown table|nil a progress; nil: nothing is shown
+---@param item string
+---@param what string the program
+---@return table to-be-closed
+function progress.waiting(shown, item, what)
+  if not shown then
+    return setmetatable({}, { __close = function() end })
+  end
+  return shown:track(item, function()
+    return { read = 0, waiting = what }
+  end)
+end
+
 function progress:sorted()
   local list = {}
   for track in pairs(self.tracks) do

@@ -4,6 +4,7 @@
 
 local list = require "lunark.list"
 local log = require "lunark.log"
+local progress = require "lunark.progress"
 local restore = require "lunark.restore"
 
 local recovery = {}
@@ -85,12 +86,7 @@ end
 ---@param what string
 ---@return table to-be-closed
 function Job:waiting(item, what)
-  if not self.progress then
-    return setmetatable({}, { __close = function() end })
-  end
-  return self.progress:track(item, function()
-    return { read = 0, waiting = what }
-  end)
+  return progress.waiting(self.progress, item, what)
 end
 
 --- A warning: status 5 under --strict.

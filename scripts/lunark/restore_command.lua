@@ -94,7 +94,10 @@ function command.open_store(text)
   error(exit.unreachable(err))
 end
 
-local function at_of(text)
+--- Which backup --at means, or raises why none.
+---@param text string|nil
+---@return integer|string|nil seconds since 1970, "latest", or nil where nothing is said
+function command.at_of(text)
   if not text then
     return nil
   end
@@ -107,7 +110,7 @@ end
 
 function command.run(context)
   local found, options, global = context.plan.policy, context.options, context.global
-  local at = at_of(options.at)
+  local at = command.at_of(options.at)
   prepare(found, context.policy)
   local from = place.of(options.from, "--from", context.plan.title, "LUNARK_FROM")
   local opened = command.open_store(from)

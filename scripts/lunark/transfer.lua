@@ -113,8 +113,8 @@ function transfer.plan(targets, options)
   local size = options.part_size
   if not size then
     local small = limits.min < MiB and limits.count == math.maxinteger and not limits.in_turn
-    local usual = limits.count < math.maxinteger and math.max(PART, ceil_to(ROOM / limits.count, MiB)) or PART
-    size = small and SMALL_PART or limits.all_in_turn and PART_IN_TURN or usual
+    size = small and SMALL_PART or limits.all_in_turn and PART_IN_TURN
+      or math.max(PART, ceil_to(ROOM / limits.count, MiB))
     local held = limits.all_in_turn and 2 or 3 -- one on its way, one that fills
     size = math.max(limits.min, math.min(size, limits.max, memory // held // unit * unit))
     local expected = options.expect_size

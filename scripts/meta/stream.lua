@@ -114,9 +114,11 @@ function Parts:close() end
 ---@field hash table<string, string> lower-case hex
 local Part = {}
 
---- Its bytes.
+--- Its bytes, or some of them.
+---@param offset integer? where they begin, default 0
+---@param length integer? how many at most, default all
 ---@return string|nil, lunark.Error|nil
-function Part:string() end
+function Part:string(offset, length) end
 
 --- Another handle on the same bytes.
 ---@return lunark.Part

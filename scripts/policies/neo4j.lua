@@ -1,8 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- neo4j: databases of a Neo4j server (4.0 or later) with neo4j-admin, one archive each.
 -- The exit status of neo4j-admin decides: 0 is a backup; 2 and 3 of 4.x are one whose consistency check
--- could not
--- run or found something (a warning); anything else is none. Archives hold backups/DATABASE/...
+-- could not run or found something (a warning); anything else is none. Archives hold backups/DATABASE/...
 
 local before = require "policies.neo4j.before"
 local command = require "policies.neo4j.command"
@@ -162,14 +161,12 @@ local function tidy(job, run)
   end
 end
 
-local function backup_one(job, database, dir)
+-- Does one database: folders before, `work(run)`, which gives true or nil and an error, and order afterwards.
+local function with_run(job, database, dir, work)
   local run, err = prepare(job, database, dir)
   local ok = run
-  if ok then
-    ok, err = before.space(job, database, dir)
-  end
-  if ok then
-    ok, err = (job.options.version.major == 4 and backup4 or backup5)(job, run)
+  if run then
+    ok, err = work(run)
   end
   if not ok then
     job:fail(database, err)
@@ -179,21 +176,25 @@ local function backup_one(job, database, dir)
   end
 end
 
+local function backup_one(job, database, dir)
+  with_run(job, database, dir, function(run)
+    local ok, err = before.space(job, database, dir)
+    if not ok then
+      return nil, err
+    end
+    return (job.options.version.major == 4 and backup4 or backup5)(job, run)
+  end)
+end
+
 -- Saves a database that a run for a pattern has backed up; what that said is in its report.
 local function save_matching(job, name, dir, producer)
-  local run, err = prepare(job, name, dir)
-  local ok = run
-  if ok then
-    ok, err = fs.write_text(run.log, producer.result.stdout)
-  end
-  if ok then
-    save_chain(job, run, producer)
-  else
-    job:fail(name, err)
-  end
-  if run then
-    tidy(job, run)
-  end
+  with_run(job, name, dir, function(run)
+    local ok, err = fs.write_text(run.log, producer.result.stdout)
+    if ok then
+      save_chain(job, run, producer)
+    end
+    return ok, err
+  end)
 end
 
 -- Runs neo4j-admin for all databases that match. Names of what it wrote, and of what is saved already: with

@@ -5,11 +5,9 @@ import json
 import os
 import re
 import sys
-import unittest
 import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-import servers  # noqa: E402
 from harness import main  # noqa: E402
 from neo4j_case import Neo4jCase  # noqa: E402
 
@@ -17,15 +15,6 @@ STAMP = r"\d{4}-\d\d-\d\d-\d\d:\d\d:\d\d"
 
 
 class Chart(Neo4jCase):
-    def serve(self, kind):
-        running = servers.Servers(self.path())
-        self.addCleanup(running.stop)
-        try:
-            getattr(running, kind)(["bucket"])
-        except servers.Unavailable as reason:
-            raise unittest.SkipTest(str(reason)) from reason
-        return running.env
-
     def run_chart(self, provider, bucket, env, **more):
         """What the container's environment says, and a folder for the backups."""
         base = self.path("backups")
@@ -61,14 +50,14 @@ class Chart(Neo4jCase):
         self.restore_chart("aws", "s3://bucket", env)
 
     def test_gcs(self):
-        env = self.serve("fakegcs")
+        env = self.serve("fakegcs").env
         self.run_chart("gcp", "gs://bucket/", env)
         with urllib.request.urlopen(env["LUNARK_TEST_GCS_URL"] + "/storage/v1/b/bucket/o", timeout=30) as answer:
             self.check([item["name"] for item in json.load(answer)["items"]])
         self.restore_chart("gcp", "gs://bucket/", env)
 
     def test_azure(self):
-        env = self.serve("azurite")
+        env = self.serve("azurite").env
         self.run_chart("azure", "bucket/path/to/directory", env)
         url = f"{env['LUNARK_TEST_AZURE_URL']}/bucket?restype=container&comp=list&{env['LUNARK_TEST_AZURE_SAS']}"
         with urllib.request.urlopen(url, timeout=30) as answer:
@@ -76,7 +65,7 @@ class Chart(Neo4jCase):
         self.restore_chart("azure", "bucket/path/to/directory", env)
 
     def test_azure_again(self):
-        env = self.serve("azurite")
+        env = self.serve("azurite").env
         self.run_chart("azure", "bucket", env)
         self.run_chart("azure", "bucket", env, NEO4J_TEST_BYTES="5000")
         self.lunark("restore", "--from", "azure://bucket", "--item", "neo4j", "--at", "latest", "--into", self.path("into"),

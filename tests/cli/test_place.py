@@ -7,11 +7,9 @@ import os
 import subprocess
 import sys
 import threading
-import unittest
 import urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-import servers  # noqa: E402
 from harness import LUNARK, Case, describe, environment, main  # noqa: E402
 
 
@@ -35,15 +33,6 @@ class Places(Case):
         self.assertEqual(describe(self.tree), describe(into + self.tree))
         return stored, listed
 
-    def serve(self, kind):
-        running = servers.Servers(self.path())
-        self.addCleanup(running.stop)
-        try:
-            getattr(running, kind)(["bucket"])
-        except servers.Unavailable as reason:
-            raise unittest.SkipTest(str(reason)) from reason
-        return running.env
-
 
 class Environment(Places):
     def test_aws(self):
@@ -58,12 +47,12 @@ class Environment(Places):
             self.assertEqual(3, len([key for key in found if key.startswith(prefix)]), found)
 
     def test_gcp(self):
-        env = self.serve("fakegcs")
+        env = self.serve("fakegcs").env
         self.every_verb("gcp", "gs://bucket", env)
         self.every_verb("gcp", "bucket/dir", env)
 
     def test_azure(self):
-        env = self.serve("azurite")
+        env = self.serve("azurite").env
         self.every_verb("azure", "bucket", env)
         self.every_verb("azure", "bucket/path/to/dir", env)
         listed = self.lunark("list", "azure://bucket/path/to/dir", "--json", env=env)
@@ -182,7 +171,7 @@ class CredentialsFile(Places):
         self.lunark("list", "s3://bucket/p", env=env, status=3)
 
     def test_azure(self):
-        served = self.serve("azurite")
+        served = self.serve("azurite").env
         touched = self.path("touched")
         file = self.write("secret", f"export ACCOUNT_NAME={served['AZURE_STORAGE_ACCOUNT']}\nX=$(touch {touched})\n"
                                     f"touch {touched}\nexport ACCOUNT_KEY={served['AZURE_STORAGE_KEY']}\n")
@@ -193,7 +182,7 @@ class CredentialsFile(Places):
         self.lunark("list", "azure://bucket/p", env={**env, "AZURE_STORAGE_ACCOUNT": "lunarktest"}, status=3)
 
     def test_gcp(self):
-        served = self.serve("fakegcs")
+        served = self.serve("fakegcs").env
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TokenServer)
         server.asked = []
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -274,6 +274,9 @@ function TestParts.test_parts_of_a_stream()
     end
     seen[#seen + 1] = { part.number, part.offset, part.size, part.last }
     got[#got + 1] = part:string()
+    lu.assertEquals(part:string(3, 5), part:string():sub(4, 8))
+    lu.assertEquals(part:string(part.size - 2, 5), part:string():sub(-2))
+    lu.assertEquals(part:string(part.size + 1), "")
     local want = assert(stream.of(part:string())):hash { "sha256", "md5" }
     lu.assertEquals(part.hash, want)
     lu.assertNil(part.unknown)

@@ -1,14 +1,15 @@
 -- SPDX-License-Identifier: MIT
 -- azure_faults.lua - providers/azure.lua against a server that answers as a script says, perhaps in front
 -- of a real one. Run by test_azure_faults.py: `luarun azure_faults.lua CASE`, which prints what became of it.
-local crypto = require "lunark.crypto"
-local json = require "lunark.json"
 local log = require "lunark.log"
 local store = require "lunark.store"
 local stream = require "lunark.core.stream"
 local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 local transfer = require "lunark.transfer"
+
+local faults = dofile "tests/provider/faults.lua"
+local noise = faults.noise
 
 local MiB = 1024 * 1024
 local case = ...
@@ -22,13 +23,6 @@ local function open(query, options)
 end
 local s = open()
 
-local function noise(size)
-  local block = {}
-  for index = 1, 4096 do block[index] = crypto.digest("sha256", tostring(index)) end
-  local text = table.concat(block)
-  return text:rep(size // #text + 1):sub(1, size)
-end
-
 local function upload(size, more)
   local target = { store = s, key = "big", meta = { mark = "yes" }, exclusive = more and more.exclusive }
   return transfer.upload(more and more.source or stream.of(noise(size)), { target }, { part_size = MiB })
@@ -38,10 +32,7 @@ end
 local function round_trip(size, more)
   local done, err = upload(size, more)
   if not done then return nil, err end
-  local back <close> = assert(s:get("big"))
-  local hashes, bytes = back:hash { "sha256" }
-  assert(bytes == size and hashes.sha256 == crypto.hex_digest("sha256", noise(size)), "not what was sent")
-  assert(s:head("big").meta.mark == "yes")
+  faults.read_back(s, noise(size))
   return done
 end
 
@@ -165,11 +156,5 @@ local cases = {
 }
 
 local result, err = cases[case]()
-local out = { ok = result ~= nil and result ~= false, skew = s.skew }
-if err and sys.is_error(err) then
-  log.error(err.message)
-  for _, name in ipairs { "kind", "message", "hint", "code", "status", "retryable", "request_id" } do
-    out[name] = err[name]
-  end
-end
-io.stdout:write(json.encode(out), "\n")
+if err and sys.is_error(err) then log.error(err.message) end
+faults.report(result, err, { skew = s.skew })

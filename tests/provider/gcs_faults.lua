@@ -1,13 +1,14 @@
 -- SPDX-License-Identifier: MIT
 -- gcs_faults.lua - providers/gcs.lua against a server that answers as a script says, perhaps in front of a
 -- real one. Run by test_gcs_faults.py: `luarun gcs_faults.lua CASE`, which prints what became of it.
-local crypto = require "lunark.crypto"
 local http = require "lunark.http"
-local json = require "lunark.json"
 local store = require "lunark.store"
 local stream = require "lunark.core.stream"
 local sys = require "lunark.core.sys"
 local transfer = require "lunark.transfer"
+
+local faults = dofile "tests/provider/faults.lua"
+local noise = faults.noise
 
 local MiB = 1024 * 1024
 local case = ...
@@ -18,12 +19,6 @@ local function open(query)
 end
 local s = open()
 
-local function noise(size)
-  local block = {}
-  for index = 1, 4096 do block[index] = crypto.digest("sha256", tostring(index)) end
-  local text = table.concat(block)
-  return text:rep(size // #text + 1):sub(1, size)
-end
 
 -- Waits for a silent server for a moment only.
 local function impatient()
@@ -39,10 +34,7 @@ local function upload(size, more)
   local target = { store = s, key = "big", meta = { mark = "yes" }, exclusive = more and more.exclusive }
   local done, err = transfer.upload(stream.of(body), { target }, { part_size = more and more.part or MiB })
   if not done then return nil, err end
-  local back <close> = assert(s:get("big"))
-  local hashes, bytes = back:hash { "sha256" }
-  assert(bytes == size and hashes.sha256 == crypto.hex_digest("sha256", body), "not what was sent")
-  assert(s:head("big").meta.mark == "yes")
+  faults.read_back(s, body)
   return done
 end
 
@@ -90,10 +82,4 @@ local cases = {
 }
 
 local result, err = cases[case]()
-local out = { ok = result ~= nil and result ~= false, skew = s.skew }
-if err and sys.is_error(err) then
-  for _, name in ipairs { "kind", "message", "hint", "code", "status", "retryable", "request_id" } do
-    out[name] = err[name]
-  end
-end
-io.stdout:write(json.encode(out), "\n")
+faults.report(result, err, { skew = s.skew })

@@ -4,12 +4,13 @@
 local crypto = require "lunark.crypto"
 local fs = require "lunark.fs"
 local http = require "lunark.http"
-local json = require "lunark.json"
 local store = require "lunark.store"
 local stream = require "lunark.core.stream"
 local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 local transfer = require "lunark.transfer"
+
+local faults = dofile "tests/provider/faults.lua"
 
 local MiB = 1024 * 1024
 local case = ...
@@ -41,10 +42,7 @@ end
 local function upload(size, more)
   local done, err = send(stream.of(text_of(size)), more)
   if not done then return nil, err end
-  local back <close> = assert(s:get("big"))
-  local hashes, bytes = back:hash { "sha256" }
-  assert(bytes == size and hashes.sha256 == crypto.hex_digest("sha256", text_of(size)), "not what was sent")
-  assert(s:head("big").meta.mark == "yes")
+  faults.read_back(s, text_of(size))
   return done
 end
 
@@ -160,13 +158,8 @@ end
 
 local result, err = cases[case]()
 local out = {
-  ok = result ~= nil and result ~= false, skew = s.skew, region = s.inner.region,
+  skew = s.skew, region = s.inner.region,
   host = s.inner.endpoint.host, text = type(result) == "string" and result or nil,
 }
-if err and sys.is_error(err) then
-  for _, name in ipairs { "kind", "message", "hint", "code", "status", "retryable", "request_id" } do
-    out[name] = err[name]
-  end
-end
 if sys.env "LUNARK_TEST_LOOK" then look(out) end
-io.stdout:write(json.encode(out), "\n")
+faults.report(result, err, out)

@@ -63,14 +63,11 @@ class S3Server:
         self.servers = servers.Servers(scratch)
         self.first = "bucket"
         try:
-            try:
-                self.port = self.servers.versitygw([self.first], *options)
-            except servers.Unavailable:
-                if options:
-                    raise
-                self.port = self.servers.moto([self.first])
-        except servers.Unavailable as reason:
-            raise unittest.SkipTest(str(reason)) from reason
+            self.port = self.servers.versitygw([self.first], *options)
+        except servers.Unavailable:
+            if options:
+                raise
+            self.port = self.servers.moto([self.first])
         self.data = self.servers.env.get("LUNARK_TEST_S3_DATA")
         self.endpoint = self.servers.env["AWS_ENDPOINT_URL"]
         self.region = self.servers.env["AWS_REGION"]
@@ -145,6 +142,13 @@ class Case(unittest.TestCase):
         server = S3Server(self.dir, *options)
         self.addCleanup(server.stop)
         return server
+
+    def serve(self, kind, *args, **more):
+        """The bucket `bucket` on a server of that kind; its servers.Servers."""
+        running = servers.Servers(self.path())
+        self.addCleanup(running.stop)
+        getattr(running, kind)(["bucket"], *args, **more)
+        return running
 
     def start(self, *args, env=None, **more):
         """The command as a child that is killed at the end of the test if it still lives."""

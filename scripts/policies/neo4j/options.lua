@@ -139,10 +139,7 @@ end
 
 local function check_for_version(given)
   local version = given.version
-  if version.major < 4 then
-    return nil, ("neo4j-admin is of Neo4j %s, 4.0 or later expected"):format(version.text),
-      "the backup tool before 4.0 works in another way"
-  elseif given.method == "dump" then
+  if given.method == "dump" then
     if version.major == 4 and given.additional_config then
       return nil, ("--additional-config is not for a dump of neo4j-admin %s"):format(version.text)
     end
@@ -175,14 +172,7 @@ function M.check(given)
       return nil, message, hint
     end
   end
-  local version, message, hint
-  if given.neo4j_version then
-    version = tool.parse_version(given.neo4j_version)
-    message = ("--neo4j-version '%s' is no version"):format(given.neo4j_version)
-    hint = "write it as 4.4 or 5.26"
-  else
-    version, message = tool.version()
-  end
+  local version, message, hint = tool.known_version(given)
   if not version then
     return nil, message, hint
   end

@@ -108,18 +108,9 @@ local function check_owner(given)
 end
 
 local function check_version(given)
-  local version, message, hint
-  if given.neo4j_version then
-    version = tool.parse_version(given.neo4j_version)
-    message = ("--neo4j-version '%s' is no version"):format(given.neo4j_version)
-    hint = "write it as 4.4 or 5.26"
-  else
-    version, message = tool.version()
-  end
+  local version, message, hint = tool.known_version(given)
   if not version then
     return nil, message, hint
-  elseif version.major < 4 then
-    return nil, ("neo4j-admin is of Neo4j %s, 4.0 or later expected"):format(version.text)
   elseif version.major > 4 and given.allow_upgrade then
     return nil, ("--allow-upgrade is of Neo4j 4, this is neo4j-admin %s"):format(version.text)
   elseif version.major == 4 and given.restore_until then

@@ -60,6 +60,32 @@ function tool.version()
   }
 end
 
+--- The version that --neo4j-version says, or else neo4j-admin itself: 4.0 or later.
+---@param given table options
+---@return table|nil
+---@return string|table|nil message, or an error
+---@return string|nil hint
+function tool.known_version(given)
+  local version, err
+  if given.neo4j_version then
+    version = tool.parse_version(given.neo4j_version)
+    if not version then
+      return nil, ("--neo4j-version '%s' is no version"):format(given.neo4j_version),
+        "write it as 4.4 or 5.26"
+    end
+  else
+    version, err = tool.version()
+    if not version then
+      return nil, err
+    end
+  end
+  if version.major < 4 then
+    return nil, ("neo4j-admin is of Neo4j %s, 4.0 or later expected"):format(version.text),
+      "the backup tool before 4.0 works in another way"
+  end
+  return version
+end
+
 --- The databases of --database and --databases, each once, in lower case as the server has them.
 ---@param given table
 ---@return string[]

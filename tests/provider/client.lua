@@ -1,16 +1,17 @@
 -- SPDX-License-Identifier: MIT
--- gcs_client.lua - the half of test_gcs_client.py that is lunark's: `luarun gcs_client.lua write|read FILE`.
--- FILE is JSON, a list of {key, size, meta}. An object's bytes are made from its key. What is there is
--- printed as JSON, a list of {key, size, sha256, meta} in the store's order.
+-- client.lua - the half of tests with a cloud's own client that is lunark's: `client.lua write|read FILE`.
+-- The store is in LUNARK_TEST_STORE. FILE is JSON, a list of {key, size, meta}; an object's bytes are made
+-- from its key. What is there is printed as JSON, a list of {key, size, sha256, meta} in the store's order.
 local crypto = require "lunark.crypto"
 local json = require "lunark.json"
 local store = require "lunark.store"
 local stream = require "lunark.core.stream"
+local sys = require "lunark.core.sys"
 local transfer = require "lunark.transfer"
 
 local MiB = 1024 * 1024
 local what, path = ...
-local s = assert(store.open("gs://lunark-test/some/pre%20fix"))
+local s = assert(store.open(assert(sys.env "LUNARK_TEST_STORE")))
 
 -- As the test makes them, too.
 local function bytes_of(key, size)

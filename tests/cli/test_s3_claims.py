@@ -6,14 +6,12 @@ import gzip
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from harness import Case, environment, main  # noqa: E402
+from harness import Case, main  # noqa: E402
 
-FAULTY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support", "faulty.py")
 POLICY = """
 return require "lunark.policy" {
   api = 1, name = "dump", summary = "what a program prints", needs = { exec = { "sh" } },
@@ -40,22 +38,16 @@ class OnTheLine(Dumps):
         self.server = self.s3()
         self.bucket = self.server.bucket("bucket")
 
-    def between(self, *steps):
+    def logging(self, *steps):
         """The store's URL through a server that writes a log."""
-        script = self.write("steps", json.dumps(steps))
-        child = subprocess.Popen([sys.executable, FAULTY, "--script", script, "--log", self.path("log"), "--upstream",
-                                  self.server.endpoint], env=environment(), stdin=subprocess.PIPE,
-                                 stdout=subprocess.PIPE)
-        self.addCleanup(lambda: (child.stdin.close(), child.wait(10), child.stdout.close()))
-        port = int(child.stdout.readline().split()[1])
-        return self.server.url(self.bucket, "p").replace(self.server.endpoint, f"http://127.0.0.1:{port}")
+        return self.between(self.server, self.bucket, steps)
 
     def logged(self):
         with open(self.path("log"), encoding="utf-8") as lines:
             return [dict(entry, headers={k.lower(): v for k, v in entry["headers"]}) for entry in map(json.loads, lines)]
 
     def test_a_stream_of_unknown_length_in_parallel_parts_and_latest_by_copy(self):
-        url = self.between({"match": {"method": "PUT", "path": "partNumber="}, "times": 0, "delay": 0.5, "forward": True})
+        url = self.logging({"match": {"method": "PUT", "path": "partNumber="}, "times": 0, "delay": 0.5, "forward": True})
         kept = self.path("kept")
         self.dump(f"head -c 60000000 /dev/urandom | tee '{kept}'", url, env=self.server.env())
         log = self.logged()
@@ -83,7 +75,7 @@ class OnTheLine(Dumps):
 
     def test_parts_under_way_are_answered_before_the_upload_is_aborted(self):
         """What a server stores of a part after the abort stays there."""
-        url = self.between({"match": {"method": "PUT", "path": "partNumber="}, "times": 0, "delay": 0.5, "forward": True})
+        url = self.logging({"match": {"method": "PUT", "path": "partNumber="}, "times": 0, "delay": 0.5, "forward": True})
         self.dump("head -c 40000000 /dev/urandom; exit 3", url, status=1, env=self.server.env())
         log = self.logged()  # in the order in which they were answered
         self.assertEqual(("DELETE", True), (log[-1]["method"], "uploadId=" in log[-1]["path"]))
@@ -91,7 +83,7 @@ class OnTheLine(Dumps):
         self.assertEqual([], self.server.uploads(self.bucket))
 
     def test_an_upload_that_is_just_beginning_is_aborted_too(self):
-        url = self.between({"match": {"method": "POST", "path": "uploads"}, "times": 0, "delay": 2, "forward": True})
+        url = self.logging({"match": {"method": "POST", "path": "uploads"}, "times": 0, "delay": 2, "forward": True})
         child = self.start("backup", "dump", "--scripts", self.path("mine"), "--to", url, "--command",
                            "head -c 40000000 /dev/urandom; sleep 60", env=self.server.env())
         time.sleep(1.2)
@@ -101,7 +93,7 @@ class OnTheLine(Dumps):
         self.assertEqual([], self.server.uploads(self.bucket))
 
     def test_requests_are_signed_for_path_style_region_and_endpoint(self):
-        self.dump("echo hello", self.between(), env=self.server.env())
+        self.dump("echo hello", self.logging(), env=self.server.env())
         for entry in self.logged():
             self.assertTrue(entry["path"].startswith("/bucket"), entry["path"])
             authorization = entry["headers"]["authorization"]

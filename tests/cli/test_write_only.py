@@ -3,13 +3,11 @@
 what is stored all the same, what can't be checked or moved, and that both are said."""
 import json
 import os
-import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from harness import Case, environment, main  # noqa: E402
+from harness import Case, main  # noqa: E402
 
-FAULTY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support", "faulty.py")
 REFUSED = {"status": 403, "times": 0, "headers": {"content-type": "application/xml"},
            "body": "<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"}
 READ = dict(REFUSED, match={"method": "GET|HEAD", "path": "^/[^?/]+/[^?]"})
@@ -36,13 +34,7 @@ return require "lunark.policy" {
 
     def url(self, *steps):
         """The store through a server that refuses."""
-        script = self.write("steps", json.dumps(steps))
-        child = subprocess.Popen([sys.executable, FAULTY, "--script", script, "--log", self.path("log"), "--upstream",
-                                  self.server.endpoint], env=environment(), stdin=subprocess.PIPE,
-                                 stdout=subprocess.PIPE)
-        self.addCleanup(lambda: (child.stdin.close(), child.wait(10), child.stdout.close()))
-        port = int(child.stdout.readline().split()[1])
-        return self.server.url("bucket", "p").replace(self.server.endpoint, f"http://127.0.0.1:{port}")
+        return self.between(self.server, "bucket", steps)
 
     def backup(self, url, *more, status=0):
         done = self.lunark("backup", "files", self.path("data"), "--name", "n", "--to", url, "--json", *more, status=status,

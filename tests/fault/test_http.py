@@ -4,13 +4,11 @@ restores from one that cuts bodies short."""
 import json
 import os
 import random
-import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from harness import Case, environment, main  # noqa: E402
+from harness import Case, main  # noqa: E402
 
-FAULTY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support", "faulty.py")
 PART = r"partNumber=\d+"
 
 
@@ -21,19 +19,11 @@ class Http(Case):
         self.bucket = self.server.bucket("lunark-test")
         self.count = 0
 
-    def between(self, *steps):
+    def faults(self, *steps):
         """A store's URL with these faults on the way to the server, and the path of the log of requests."""
         self.count += 1
-        script = self.write(f"steps{self.count}", json.dumps(steps))
-        log = self.path(f"requests{self.count}")
-        child = subprocess.Popen([sys.executable, FAULTY, "--script", script, "--log", log, "--upstream",
-                                  self.server.endpoint], env=environment(), stdin=subprocess.PIPE,
-                                 stdout=subprocess.PIPE)
-        self.addCleanup(lambda: (child.stdin.close(), child.wait(10), child.stdout.close()))
-        word, port = child.stdout.readline().split()
-        self.assertEqual(b"port", word)
-        url = self.server.url(self.bucket, "p").replace(self.server.endpoint, f"http://127.0.0.1:{int(port)}")
-        return url, log
+        log = f"requests{self.count}"
+        return self.between(self.server, self.bucket, steps, log=log), self.path(log)
 
     def source(self, mib=40):
         path = self.path("src", "data")
@@ -60,7 +50,7 @@ class Http(Case):
             return [e for e in map(json.loads, lines) if all(e[k] == v for k, v in wanted.items())]
 
     def test_parts_are_sent_again(self):
-        url, log = self.between(
+        url, log = self.faults(
             {"match": {"method": "PUT", "path": PART}, "forward": True, "drop": True},
             {"match": {"method": "PUT", "path": PART}, "read": 100000, "drop": "reset"},
             {"match": {"method": "PUT", "path": PART}, "status": 503, "headers": {"Retry-After": "0"},
@@ -74,7 +64,7 @@ class Http(Case):
 
     def test_lost_answers_at_the_end(self):
         """The upload was completed, the manifest and `latest` were written: only nobody was told."""
-        url, log = self.between(
+        url, log = self.faults(
             {"match": {"method": "POST", "path": r"uploadId="}, "forward": True, "drop": True},
             {"match": {"method": "PUT", "path": r"manifest\.json"}, "forward": True, "drop": True},
             {"match": {"method": "PUT", "path": "latest"}, "forward": True, "drop": True},
@@ -87,7 +77,7 @@ class Http(Case):
 
     def test_refused_for_good(self):
         """A part that is refused with reason fails the backup, ends the upload and leaves nothing to be seen."""
-        url, _ = self.between(
+        url, _ = self.faults(
             {"match": {"method": "PUT", "path": PART}, "times": 0, "status": 403,
              "body": "<Error><Code>AccessDenied</Code><Message>not yours</Message></Error>"})
         result = self.backup(url, status=None)
@@ -100,7 +90,7 @@ class Http(Case):
         """A body that is cut short is never taken for the whole archive; the next attempt has it all."""
         self.backup(self.server.url(self.bucket, "p"))
         for fault in ({"reset_after": 9000000}, {"close_after": 9000000}):
-            url, log = self.between(
+            url, log = self.faults(
                 {"match": {"method": "GET", "path": r"\.tar\.gz"}, "forward": True, **fault})
             result = self.lunark("restore", "--from", url, "--into", self.path("cut-" + "".join(fault)), env=self.server.env(),
                                  status=1)

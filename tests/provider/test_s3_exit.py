@@ -2,9 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The command against an S3 store that fails: exit status, what is said, and what the bucket holds afterwards; that
 earlier backups and `latest` stay as they were."""
-import json
 import os
-import subprocess
 import sys
 import time
 import unittest
@@ -14,7 +12,6 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
 
 import harness  # noqa: E402
 
-FAULTY = os.path.join(ROOT, "tests", "support", "faulty.py")
 PUT, DATA = {"method": "PUT"}, {"method": "PUT", "path": r"Z\.tar\.gz"}
 COPY = {"method": "PUT", "path": "latest"}
 
@@ -47,12 +44,7 @@ class Exit(harness.Case):
         return found
 
     def through(self, *steps):
-        script = self.write("steps", json.dumps(steps))
-        child = subprocess.Popen([sys.executable, FAULTY, "--script", script, "--upstream", self.server.endpoint],
-                                 env=harness.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.addCleanup(lambda: (child.stdin.close(), child.wait(10), child.stdout.close()))
-        port = int(child.stdout.readline().split()[1])
-        return self.server.url(self.bucket).replace(self.server.endpoint, f"http://127.0.0.1:{port}")
+        return self.between(self.server, self.bucket, steps, prefix="")
 
     def backup(self, steps, status, *more, env=None):
         return self.lunark("backup", "files", self.path("tree"), "--name", "n", "--to", self.through(*steps), *more,

@@ -23,6 +23,7 @@ from servers import CACHE, free_port  # noqa: F401
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(ROOT, "build", os.environ.get("LUNARK_TEST_BUILD", "release"))
 LUNARK = os.path.join(BUILD, "lunark")
+FAULTY = os.path.join(ROOT, "tests", "support", "faulty.py")
 
 
 def environment(**more):
@@ -149,6 +150,17 @@ class Case(unittest.TestCase):
         self.addCleanup(running.stop)
         getattr(running, kind)(["bucket"], *args, **more)
         return running
+
+    def between(self, server, bucket, steps, prefix="p", log="log"):
+        """The URL of a place in a bucket, through a server (faulty.py) that does these steps and writes a log, a file of
+        that name."""
+        script = self.write(log + ".steps", json.dumps(steps))
+        child = subprocess.Popen([sys.executable, FAULTY, "--script", script, "--log", self.path(log), "--upstream",
+                                  server.endpoint], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(lambda: (child.stdin.close(), child.wait(10), child.stdout.close()))
+        word, port = child.stdout.readline().split()
+        self.assertEqual(b"port", word)
+        return server.url(bucket, prefix).replace(server.endpoint, f"http://127.0.0.1:{int(port)}")
 
     def start(self, *args, env=None, **more):
         """The command as a child that is killed at the end of the test if it still lives."""

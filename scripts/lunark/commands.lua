@@ -9,7 +9,7 @@ local fs = require "lunark.fs"
 local json = require "lunark.json"
 local list = require "lunark.list"
 local log = require "lunark.log"
-local manifest = require "lunark.manifest"
+local output = require "lunark.output"
 local place = require "lunark.place"
 local policy = require "lunark.policy"
 local progress = require "lunark.progress"
@@ -28,29 +28,9 @@ local function usage(message, hint)
   return sys.error { kind = "usage", message = message, hint = hint }
 end
 
-local function print_json(value)
-  return sys.write(1, json.encode(value, "  ") .. "\n")
-end
-
--- An error as JSON shows it.
-local function plain_error(err)
-  return {
-    kind = err.kind, message = manifest.shown(err.message), hint = manifest.shown(err.hint), item = err.item,
-    store = err.url, code = math.tointeger(err.code),
-  }
-end
-
 --- The JSON of a command that failed before it had anything to say.
 function commands.failure_json(err, status)
-  return json.encode({ status = status, failures = { plain_error(err) } }, "  ") .. "\n"
-end
-
-local function errors_json(failures)
-  local out = json.array {}
-  for i, err in ipairs(failures) do
-    out[i] = plain_error(err)
-  end
-  return out
+  return json.encode({ status = status, failures = { output.plain_error(err) } }, "  ") .. "\n"
 end
 
 -- The folder that the job makes its own folder in.
@@ -172,7 +152,7 @@ local function job_json(job, status)
     for n, outcome in ipairs(item.targets) do
       stores[n] = {
         url = outcome.url, stored = outcome.stored, checked = outcome.checked, latest = outcome.latest,
-        error = outcome.err and plain_error(outcome.err),
+        error = outcome.err and output.plain_error(outcome.err),
       }
     end
     items[i] = {
@@ -183,7 +163,7 @@ local function job_json(job, status)
   end
   return {
     status = status, run = job.run, time = time.rfc3339(job.time), items = items,
-    warnings = job.warnings, unreadable = job.unreadable, failures = errors_json(job.failures),
+    warnings = job.warnings, unreadable = job.unreadable, failures = output.errors_json(job.failures),
   }
 end
 
@@ -233,7 +213,7 @@ function commands.backup.run(context)
     end
     local status = exit.combine(failures, false)
     if global.json then
-      print_json { status = status, items = json.array {}, failures = errors_json(failures) }
+      output.json { status = status, items = json.array {}, failures = output.errors_json(failures) }
     end
     return status
   end
@@ -251,7 +231,7 @@ function commands.backup.run(context)
   shown:close()
   say_outcome(job)
   if global.json then
-    print_json(job_json(job, status))
+    output.json(job_json(job, status))
   end
   return status
 end
@@ -306,7 +286,7 @@ function commands.restore.run(context)
   if global.json then
     result.time = result.time and time.rfc3339(result.time)
     result.status = status
-    print_json(result)
+    output.json(result)
   end
   return status
 end
@@ -322,30 +302,6 @@ commands.list = {
   },
 }
 
--- Columns as wide as what is in them; the numbers of `right` are set to the right.
-local function table_text(rows, right)
-  local widths = {}
-  for _, row in ipairs(rows) do
-    for i, cell in ipairs(row) do
-      widths[i] = math.max(widths[i] or 0, utf8.len(cell) or #cell)
-    end
-  end
-  local lines = {}
-  for n, row in ipairs(rows) do
-    local cells = {}
-    for i, cell in ipairs(row) do
-      local pad = (" "):rep(widths[i] - (utf8.len(cell) or #cell))
-      cells[i] = right[i] and pad .. cell or cell .. pad
-    end
-    lines[n] = table.concat(cells, "  "):gsub("%s+$", "")
-  end
-  return table.concat(lines, "\n") .. "\n"
-end
-
-local function shown_name(name)
-  return (name:gsub("%c", "?"))
-end
-
 function commands.list.run(context)
   local options = context.options
   options.url = place.of(options.url, "URL", context.plan.title)
@@ -360,8 +316,8 @@ function commands.list.run(context)
   for _, found in ipairs(backups) do
     if found.state ~= "incomplete" or options.all then
       rows[#rows + 1] = {
-        shown_name(found.item), time.rfc3339(found.time), progress.size(found.size or 0), found.state,
-        shown_name(found.key),
+        output.shown_name(found.item), time.rfc3339(found.time), progress.size(found.size or 0), found.state,
+        output.shown_name(found.key),
       }
       objects[#objects + 1] = {
         item = found.item, time = time.rfc3339(found.time), size = found.size, state = found.state,
@@ -370,7 +326,7 @@ function commands.list.run(context)
     end
   end
   local text = context.global.json and json.encode({ url = from:describe(), backups = objects }, "  ") .. "\n"
-    or #rows > 1 and table_text(rows, { [3] = true }) or "no backups\n"
+    or #rows > 1 and output.columns(rows, { [3] = true }) or "no backups\n"
   local ok
   ok, err = sys.write(1, text)
   if not ok then
@@ -518,7 +474,8 @@ function commands.scripts.run(context)
       rows[i + 1] = { entry.name, entry.origin .. (entry.replaces and " (replaces the embedded one)" or "") }
       objects[i] = entry
     end
-    text = context.global.json and json.encode({ scripts = objects }, "  ") .. "\n" or table_text(rows, {})
+    text = context.global.json and json.encode({ scripts = objects }, "  ") .. "\n"
+      or output.columns(rows, {})
   end
   local ok, err = sys.write(1, text)
   if not ok then

@@ -13,6 +13,7 @@ local output = require "lunark.output"
 local place = require "lunark.place"
 local policy = require "lunark.policy"
 local progress = require "lunark.progress"
+local prune_command = require "lunark.prune_command"
 local restore = require "lunark.restore"
 local restore_command = require "lunark.restore_command"
 local scripts = require "lunark.scripts"
@@ -22,7 +23,7 @@ local task = require "lunark.task"
 local time = require "lunark.time"
 local url = require "lunark.url"
 
-local commands = { order = { "backup", "restore", "list", "run", "scripts" } }
+local commands = { order = { "backup", "restore", "list", "prune", "run", "scripts" } }
 
 local function usage(message, hint)
   return sys.error { kind = "usage", message = message, hint = hint }
@@ -334,6 +335,8 @@ function commands.list.run(context)
   end
   return exit.OK
 end
+
+commands.prune = prune_command
 
 -- --- run ---
 

@@ -312,16 +312,18 @@ end
 --- Deletes objects. One that is not there is no failure.
 ---@param keys string|string[]
 ---@return true?
----@return table? err of several keys, `errors` has each one's by key
+---@return table facts {versions = true: the store says that it keeps what was deleted as an old version}, or
+--- err: of several keys, `errors` has each one's by key; `versions` as in facts
 function Store:delete(keys)
   if type(keys) == "string" then keys = { keys } end
-  local errors, first, count = {}, nil, 0
+  local errors, first, count, facts = {}, nil, 0, {}
   for start = 1, #keys, BATCH do
     local batch = {}
     for index = start, math.min(start + BATCH - 1, #keys) do batch[#batch + 1] = self:full(keys[index]) end
     local what = #batch == 1 and "delete " .. keys[start] or ("delete %d keys"):format(#batch)
-    local failed, err = self:try(what, nil, function() return self.inner:delete(batch) end)
-    if not failed then return nil, err end
+    local failed, more = self:try(what, nil, function() return self.inner:delete(batch) end)
+    if not failed then return nil, more end
+    facts.versions = facts.versions or more and more.versions or nil
     for _, key in ipairs(batch) do
       if failed[key] then
         first, count = first or failed[key], count + 1
@@ -329,13 +331,14 @@ function Store:delete(keys)
       end
     end
   end
-  if not first then return true end
+  if not first then return true, facts end
+  first.versions = facts.versions
   if #keys == 1 then return nil, first end
   local err = sys.error {
     kind = first.kind, op = first.op, cause = first, hint = first.hint,
     message = ("%d of %d keys could not be deleted; %s"):format(count, #keys, first.message),
   }
-  err.errors = errors
+  err.errors, err.versions = errors, facts.versions
   return nil, err
 end
 

@@ -1,5 +1,5 @@
 # lunark - build, test and install. `make help` lists the targets.
-# BUILD picks the variant (release asan tsan); each has its own folder below build/.
+# BUILD picks the variant (release asan tsan fuzz); each has its own folder below build/.
 
 BUILD   ?= release
 B       := build/$(BUILD)
@@ -30,9 +30,13 @@ endif
 OPT_release := -O2 -g -DNDEBUG
 OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 OPT_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+OPT_fuzz    := -O1 -g -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer
 OPT         := $(OPT_$(BUILD))
 ifeq ($(OPT),)
-$(error BUILD is "$(BUILD)": release, asan or tsan expected)
+$(error BUILD is "$(BUILD)": release, asan, tsan or fuzz expected)
+endif
+ifeq ($(BUILD),fuzz)
+CC := clang
 endif
 DEFS := -D_GNU_SOURCE -DLUNARK_VERSION='"$(VERSION)"' \
         $(if $(filter libdeflate,$(HAVE)),-DHAVE_LIBDEFLATE) $(if $(filter libisal,$(HAVE)),-DHAVE_ISAL)
@@ -46,9 +50,14 @@ SRC      := $(filter-out runtime/main.c,$(wildcard runtime/*.c))
 OBJ      := $(SRC:runtime/%.c=$(B)/%.o) $(B)/embedded.o
 SCRIPTS  := $(sort $(wildcard scripts/lunark/*.lua scripts/policies/*.lua scripts/policies/*/*.lua providers/*.lua providers/*/*.lua providers/*/*/*.lua))
 TESTS    := $(patsubst tests/unit/test_%.c,$(B)/test_%,$(wildcard tests/unit/test_*.c))
+# Has this machine a clang with libFuzzer?
+FUZZER   = $(wildcard $(shell clang -print-file-name=libclang_rt.fuzzer-$(shell uname -m).a 2>/dev/null) \
+                     $(shell clang -print-runtime-dir 2>/dev/null)/libclang_rt.fuzzer*.a)
+FUZZ     := $(patsubst tests/fuzz/%.c,$(B)/fuzz_%,$(wildcard tests/fuzz/*.c))
 SO       := $(B)/liblunark.so.$(SOVER)
 
-.PHONY: all help check unit lint asan ubsan tsan valgrind demo bench install uninstall clean format rock install-rock tests
+.PHONY: all help check unit lint asan ubsan tsan valgrind demo bench install uninstall clean format rock install-rock tests \
+        fuzz fuzz-targets
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -104,6 +113,12 @@ $(B)/host: tests/unit/host.c $(SO)
 	$(call show,TEST)
 	$(Q)$(CC) $(CFLAGS) -o $@ $< $(TEST_OBJ) -L$(B) -llunark -pthread -Wl,-rpath,'$$ORIGIN' $(LDFLAGS)
 
+# libFuzzer's targets; BUILD=fuzz.
+$(B)/fuzz_%: tests/fuzz/%.c tests/fuzz/fuzz.h $(B)/libinternal.a
+	$(call show,FUZZ)
+	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $< $(B)/libinternal.a $(LIBS) $(LDFLAGS)
+fuzz-targets: $(FUZZ)
+
 $(B):
 	mkdir -p $@
 
@@ -115,6 +130,7 @@ check:
 	$(MAKE) lint
 	$(MAKE) BUILD=asan WERROR=1 tests
 	$(MAKE) WERROR=1 tests
+	$(if $(FUZZER),$(MAKE) BUILD=fuzz WERROR=1 fuzz-targets)
 	$(PYTHON) tests/run.py
 
 ## unit        only the C and Lua tests, in the variant BUILD
@@ -130,6 +146,12 @@ tsan:
 ## valgrind    C tests under valgrind
 valgrind: tests
 	$(PYTHON) tests/run.py --valgrind --only unit
+
+## fuzz        libFuzzer's targets, SECONDS each (TARGETS="gunzip index" picks some); needs clang
+SECONDS ?= 60
+fuzz:
+	$(MAKE) BUILD=fuzz WERROR=1 fuzz-targets
+	$(PYTHON) tests/fuzz/run.py --seconds $(SECONDS) $(TARGETS)
 
 ## lint        style as a program can check it: compilers without warnings, format, banned calls, layers, luacheck
 lint:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Runs the test suites one after the other and ends with the line `N passed, N failed[, N skipped]`.
 
-run.py [--only unit,lua,provider,cli,fault,deploy] [--build asan] [--valgrind] [--match TEXT]
+run.py [--only unit,lua,provider,cli,fault,deploy,fuzz] [--build asan] [--valgrind] [--match TEXT]
 Output of each program goes to build/logs; that of a failed one is printed. With LUNARK_REQUIRE_ALL set, a skipped
 test is a failure.
 """
@@ -31,7 +31,7 @@ def programs(args):
         yield "unit", name, argv
     for path in sorted(glob.glob("tests/lua/test_*.lua")):
         yield "lua", os.path.basename(path)[:-4], [f"{build}/luarun", "tests/lua/run.lua", path]
-    for suite in ("provider", "cli", "fault", "deploy"):
+    for suite in ("provider", "cli", "fault", "deploy", "fuzz"):
         for path in sorted(glob.glob(f"tests/{suite}/test_*.py")):
             yield suite, os.path.basename(path)[:-3], [sys.executable, path, "-v"]
 
@@ -101,7 +101,7 @@ def run(argv, log):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="unit,lua,provider,cli,fault,deploy")
+    parser.add_argument("--only", default="unit,lua,provider,cli,fault,deploy,fuzz")
     parser.add_argument("--build", default="asan")
     parser.add_argument("--valgrind", action="store_true")
     parser.add_argument("--match", default="")

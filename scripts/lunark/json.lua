@@ -30,8 +30,10 @@ local function failed(format, ...)
 end
 
 -- cjson gives every number as a float; a whole one that a double holds exactly is an integer again.
+-- Raises for one that no double holds: it would be infinite.
 local function restore_integers(value)
   if type(value) == "number" then
+    if value == math.huge or value == -math.huge then error("a number is out of range", 0) end
     if math.type(value) == "float" and value == math.floor(value) and math.abs(value) <= 2 ^ 53 then
       return math.tointeger(value)
     end
@@ -52,11 +54,12 @@ end
 ---@return table? err kind corrupt
 function json.decode(text, what)
   local ok, value = pcall(decoder.decode, text)
+  if ok then ok, value = pcall(restore_integers, value) end
   if not ok then
     local reason = tostring(value):gsub("^.-:%d+: ", "")
     return failed("%s is not JSON: %s", what or "text", reason:sub(1, 1):lower() .. reason:sub(2))
   end
-  return restore_integers(value)
+  return value
 end
 
 local function encode_number(value)

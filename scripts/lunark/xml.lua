@@ -67,7 +67,7 @@ local function make_handlers(state)
       if state.count > MAX_ELEMENTS then
         return refuse(parser, "has more than " .. MAX_ELEMENTS .. " elements")
       end
-      local element = setmetatable({ name = name:match("[^:]+$"), texts = {} }, Element)
+      local element = setmetatable({ name = name:match("[^:]+$") or name, texts = {} }, Element)
       table.insert(stack[#stack], element)
       stack[#stack + 1] = element
     end,

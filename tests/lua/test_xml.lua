@@ -47,6 +47,12 @@ function TestXml.test_damage()
   refused("<a>\255</a>")
 end
 
+-- Expat takes a colon for a letter when it is not told of namespaces.
+function TestXml.test_a_name_that_is_all_prefix()
+  lu.assertEquals(xml.parse("<:><a:/></:>").name, ":")
+  lu.assertEquals(xml.parse("<:><a:/></:>")[1].name, "a:")
+end
+
 function TestXml.test_bounds()
   refused(("<a>"):rep(40) .. ("</a>"):rep(40), "deeper than 32")
   refused("<a>" .. ("<b/>"):rep(100001) .. "</a>", "more than 100000 elements")
@@ -104,6 +110,16 @@ function TestJson.test_damage()
     lu.assertEquals(err.kind, "corrupt")
     lu.assertStrContains(err.message, "manifest x is not JSON")
   end
+end
+
+function TestJson.test_a_number_that_no_double_holds()
+  for _, text in ipairs { "1e999", "-1e999", "[1, {\"a\": 1e400}]" } do
+    local value, err = json.decode(text, "manifest x")
+    lu.assertNil(value)
+    lu.assertEquals(err.kind, "corrupt")
+    lu.assertEquals(err.message, "manifest x is not JSON: a number is out of range")
+  end
+  lu.assertEquals(json.decode("1e308"), 1e308)
 end
 
 function TestJson.test_round_trip()

@@ -166,7 +166,7 @@ static const struct {
     {"lunark.core.stream", lk_open_stream}, {"lunark.core.file", lk_open_file},
     {"lunark.core.exec", lk_open_exec},     {"lunark.core.archive", lk_open_archive},
     {"lunark.core.http", lk_open_http},     {"lunark.core.crypto", lk_open_crypto},
-    {"lunark.core.log", lk_open_log},
+    {"lunark.core.log", lk_open_log},       {"lunark.core.check", lk_open_check},
 };
 
 static const char *const system_modules[] = {"cjson", "lxp",   "argparse", "luaunit",

@@ -22,8 +22,9 @@ local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 local time = require "lunark.time"
 local url = require "lunark.url"
+local verify_command = require "lunark.verify_command"
 
-local commands = { order = { "backup", "restore", "list", "prune", "run", "scripts" } }
+local commands = { order = { "backup", "restore", "list", "verify", "prune", "run", "scripts" } }
 
 local function usage(message, hint)
   return sys.error { kind = "usage", message = message, hint = hint }
@@ -337,6 +338,7 @@ function commands.list.run(context)
 end
 
 commands.prune = prune_command
+commands.verify = verify_command
 
 -- --- run ---
 

@@ -46,16 +46,18 @@ local function by_age(a, b)
   return a.key < b.key
 end
 
--- Reads the names below a prefix: data objects, and manifests by the key that is theirs without suffix.
+-- Reads the names below a prefix: data objects with their manifests, and what else there is.
 local function read_names(store, prefix)
-  local data, manifests = {}, {}
+  local data, manifests, latest = {}, {}, {}
   for info, err in store:list(prefix) do
     if not info then
       return nil, exit.unreachable(err)
     end
     local key = naming.parse_key(info.key)
     if key and key.kind == "manifest" then
-      manifests[info.key] = true
+      manifests[info.key] = key
+    elseif key and key.kind == "latest" then
+      latest[#latest + 1] = { item = key.item, key = info.key, suffix = key.suffix, size = info.size }
     elseif key and key.kind == "data" then
       data[#data + 1] = {
         item = key.item, time = key.time, stamp = key.stamp, key = info.key, suffix = key.suffix,
@@ -63,22 +65,34 @@ local function read_names(store, prefix)
       }
     end
   end
+  local with_data = {}
   for _, found in ipairs(data) do
     found.manifest = manifests[found.manifest_key] and found.manifest_key or nil
     found.manifest_key = nil
+    with_data[found.manifest or ""] = true
   end
-  return data
+  local lone = {}
+  for key, parsed in pairs(manifests) do
+    if not with_data[key] then
+      lone[#lone + 1] = { item = parsed.item, time = parsed.time, stamp = parsed.stamp, manifest = key }
+    end
+  end
+  return data, { latest = latest, manifests = lone }
 end
+
+---@class lunark.list.Others
+---@field latest table[] {item=, key=, suffix=, size=} of each `latest`
+---@field manifests table[] {item=, time=, stamp=, manifest=} of each manifest without data, in no order
 
 --- All backups of a store, by item, the newest of each first.
 ---@param store table lunark.store
 ---@param item string|nil only this one
 ---@return lunark.list.Backup[]|nil
----@return table|nil err
+---@return lunark.list.Others|table others, or err
 function list.scan(store, item)
-  local data, err = read_names(store, item and item .. "/" or "")
+  local data, others = read_names(store, item and item .. "/" or "")
   if not data then
-    return nil, err
+    return nil, others
   end
   local failed
   task.map(data, WIDTH, function(found)
@@ -96,7 +110,7 @@ function list.scan(store, item)
     end
   end
   table.sort(kept, by_age)
-  return kept
+  return kept, others
 end
 
 local function items_of(backups)

@@ -93,6 +93,8 @@ class Backups(Case):
         self.lunark("restore", "--from", self.URL, "--item", "tree", "--into", self.path("ours"), env=may("rl"))
         archive = f"{self.URL}/tree/tree-latest.tar.gz"
         self.lunark("restore", "--from", archive, "--into", self.path("one"), env=may("r"))
+        self.assertEqual(2, self.lunark("verify", self.URL, env=may("rl")).stdout.count("ok "))
+        self.lunark("verify", archive, env=may("r"))
         failed = self.backup("tree", env=may("rl"), status=3)
         self.assertIn("a permission is missing", failed.stderr)
         failed = self.backup("tree", env=may("cw"), status=1)

@@ -442,6 +442,7 @@ class Permissions(Case):
         self.save(None)
         self.run_with(self.needs["list"], "list", self.url)
         self.run_with(self.needs["restore"], "restore", "--from", self.url, "--item", "n", "--into", self.path("out"))
+        self.run_with(self.needs["verify"], "verify", self.url)
         archive = next(key for key in self.stored() if key.endswith("Z.tar.gz"))
         one = f"gs://bucket/{archive}?endpoint={self.google.url}"
         self.run_with({"get"}, "restore", "--from", one, "--into", self.path("one"))

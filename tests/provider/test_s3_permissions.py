@@ -122,6 +122,9 @@ class Minio(Case):
                     env=self.session(found["list"], found["restore"]))
         self.lunark("restore", "--from", f"s3://bucket/{archive}?endpoint={self.url}", "--into", self.path("one"),
                     env=self.session(found["restore"]))
+        readers = self.session(found["list"], found["restore"])
+        self.assertRegex(self.lunark("verify", self.to(), env=readers).stdout, r"(?m)^ok .* index$")
+        self.lunark("verify", f"s3://bucket/{archive}?endpoint={self.url}", env=self.session(found["restore"]))
         for statement in ("list", "restore"):
             failed = self.backup(self.session(found[statement]), 3)
             self.assertIn("does not allow it", failed.stderr)

@@ -1,0 +1,144 @@
+-- SPDX-License-Identifier: MIT
+-- `lunark verify`: options, what is printed, exit status. What is verified is in lunark.verify.
+
+local exit = require "lunark.exit"
+local json = require "lunark.json"
+local log = require "lunark.log"
+local manifest = require "lunark.manifest"
+local output = require "lunark.output"
+local place = require "lunark.place"
+local progress = require "lunark.progress"
+local restore_command = require "lunark.restore_command"
+local sys = require "lunark.core.sys"
+local time = require "lunark.time"
+local url = require "lunark.url"
+local verify = require "lunark.verify"
+
+local SHOWN = 20 -- findings of one backup in the log; --json has all
+
+local command = {
+  summary = "check that backups are whole",
+  options = {
+    url = { "string", positional = true, metavar = "URL", help = "a store, or one archive in it" },
+    item = { "string", metavar = "NAME", help = "only this item" },
+    at = { "string", metavar = "TIME", help = "the backups of this time, or `latest`" },
+    all = { "boolean", help = "all backups, not only the newest of each item" },
+  },
+}
+
+local function usage(message, hint)
+  return sys.error { kind = "usage", message = message, hint = hint }
+end
+
+local function clean(text)
+  return (manifest.shown(text):gsub("%c", "?"))
+end
+
+local function range_of(finding)
+  return finding.first and finding.last and (" (bytes %d to %d)"):format(finding.first, finding.last) or ""
+end
+
+-- Findings go to the log, each with what it is about.
+local function say(result)
+  for i, finding in ipairs(result.findings) do
+    if i > SHOWN then
+      log.error(("%s: %d more findings, --json shows all"):format(clean(result.key),
+        #result.findings - SHOWN),
+        { item = result.item })
+      break
+    end
+    local text = clean(finding.message)
+    local where = not text:find(clean(result.key), 1, true) and clean(result.key) .. ": " or ""
+    local path = finding.path and clean(finding.path) .. ": " or ""
+    log[finding.warning and "warn" or "error"](where .. path .. text .. range_of(finding),
+      { item = result.item, key = result.key, path = finding.path })
+  end
+end
+
+-- One line for each backup.
+local function line_of(result)
+  local checked = #result.checked > 0 and table.concat(result.checked, ", ") or "-"
+  local when = result.latest and "latest" or result.time and time.rfc3339(result.time) or "-"
+  return ("%-10s  %s  %s  %s  checked: %s\n"):format(result.state, clean(result.item or "-"), when,
+    clean(result.key), checked)
+end
+
+local function result_json(result)
+  local findings = json.array {}
+  for i, finding in ipairs(result.findings) do
+    findings[i] = {
+      what = finding.what, message = manifest.shown(finding.message), warning = finding.warning,
+      path = manifest.shown(finding.path), first = finding.first, last = finding.last,
+    }
+  end
+  return {
+    item = result.item, key = result.key, time = result.time and time.rfc3339(result.time),
+      size = result.size,
+    state = result.state, checked = json.array(result.checked), findings = findings, latest = result.latest,
+    stands_for = result.stands_for,
+    error = result.err and output.plain_error(result.err),
+  }
+end
+
+-- Damage comes before what could not be reached, that before warnings.
+local function status_of(results, strict)
+  local damaged, failed, warned = false, nil, false
+  for _, result in ipairs(results) do
+    damaged = damaged or result.state == "damaged" or result.state == "missing"
+    failed = failed or result.err
+    for _, finding in ipairs(result.findings) do
+      warned = warned or finding.warning
+    end
+  end
+  if damaged then
+    return exit.DAMAGED
+  elseif failed then
+    return exit.of(failed)
+  end
+  return warned and strict and exit.PARTIAL or exit.OK
+end
+
+local function check_options(options, from)
+  if options.all and options.at then
+    error(usage("--all and --at exclude each other"))
+  elseif from.key and (options.item or options.at or options.all) then
+    error(usage("URL names one archive: --item, --at and --all say nothing there"))
+  end
+end
+
+function command.run(context)
+  local options, global = context.options, context.global
+  local at = restore_command.at_of(options.at)
+  options.url = place.of(options.url, "URL", context.plan.title)
+  local from = restore_command.open_store(options.url)
+  check_options(options, from)
+  sys.seal()
+  local chosen, err = verify.find(from, { item = options.item, at = at, all = options.all })
+  if not chosen then
+    err.url = err.url or url.shown(options.url)
+    error(err)
+  end
+  local shown <close> = progress.start(global.progress)
+  local results, objects = {}, json.array {}
+  for i, backup in ipairs(chosen) do
+    local result = verify.backup(from, backup)
+    results[i], objects[i] = result, result_json(result)
+    say(result)
+    if result.err then
+      result.err.item = result.item
+      context.report(result.err)
+    end
+    if not global.json then
+      shown:clear()
+      sys.write(1, line_of(result))
+    end
+  end
+  shown:close()
+  local status = status_of(results, global.strict)
+  if global.json then
+    output.json { status = status, url = from:describe(), backups = objects }
+  end
+  return status
+end
+
+return command

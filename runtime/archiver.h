@@ -38,6 +38,7 @@ struct lk_archive_stats {
     uint64_t bytes;                             /* of file data */
     uint64_t members;                           /* chunks sent; each becomes one gzip member */
     uint64_t unreadable, warning_count;
+    uint64_t skipped; /* extraction: entries that were left out for what is in the target */
     struct lk_warning *warnings; /* the first 1,000 */
 };
 
@@ -65,12 +66,34 @@ int lk_archive_estimate(const struct lk_archive_options *options, struct lk_pool
 
 enum lk_owner { LK_OWNER_AUTO, LK_OWNER_KEEP, LK_OWNER_NONE }; /* auto = keep when root */
 
+/* What becomes of a file that is there already: it is an error of kind conflict, it stays, it is
+ * replaced, or it stays if it is newer than the archive's. What the extraction made itself is
+ * always replaced: the last entry of a path counts. */
+enum lk_existing {
+    LK_EXISTING_ERROR,
+    LK_EXISTING_SKIP,
+    LK_EXISTING_REPLACE,
+    LK_EXISTING_KEEP_NEWER
+};
+
+/* Members at `from` and below it are extracted as `to`. */
+struct lk_path_map {
+    const char *from, *to;
+};
+
 struct lk_extract_options {
     const char *into;     /* directory; made if it is missing */
     int gunzip_in_flight; /* > 0: input may be gzip, and that many chunks of it are worked on at
                              once */
-    bool overwrite; /* replace what is there; else an existing file is an error of kind conflict */
+    enum lk_existing existing;
     enum lk_owner owner;
+    bool use_umask; /* modes less the process's umask, no set-id bits and no access lists */
+    bool devices;   /* devices are made, too; else they are left out with a warning */
+    unsigned strip; /* leading components that are taken off, of members no map names */
+    const struct lk_path_map *map; /* the first one that fits a member's whole path */
+    size_t map_count;
+    uint64_t max_bytes; /* that may be written, 0 = any; holes don't count, an entry counts 512 */
+    unsigned max_ratio; /* of bytes written and read, once 256 MiB were written; 0 = any */
 };
 
 struct lk_extract;

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 enum { CLOCK_WAIT_MS = 20 };
+#define RATIO_FROM ((uint64_t)256 << 20)
 
 /* --- libarchive's side --- */
 
@@ -55,6 +56,28 @@ int lk_extract_parse_error(struct lk_extract *x, struct lk_error *err)
     return lk_error_set(err, LK_CORRUPT, "the archive is damaged near byte %llu: %s",
                         (unsigned long long)archive_filter_bytes(x->archive, -1),
                         text ? text : "no tar entry");
+}
+
+int lk_extract_spend(struct lk_extract *x, uint64_t bytes)
+{
+    x->written += bytes;
+    if (x->max_bytes && x->written > x->max_bytes) {
+        lk_error_set(&x->error, LK_CORRUPT,
+                     "the archive holds more than the %llu bytes that it may have",
+                     (unsigned long long)x->max_bytes);
+        return lk_error_hint(&x->error,
+                             "it is not what it says to be, or a larger limit is needed");
+    }
+    if (x->max_ratio == 0 || x->written < RATIO_FROM)
+        return 0;
+    uint64_t read = lk_stream_bytes(x->source);
+    if (x->written / x->max_ratio <= read)
+        return 0;
+    lk_error_set(&x->error, LK_CORRUPT,
+                 "the archive grows to more than %u times its size: %llu bytes out of %llu",
+                 x->max_ratio, (unsigned long long)x->written, (unsigned long long)read);
+    return lk_error_hint(&x->error,
+                         "it may be made to fill the disk; if it is not, raise the limit");
 }
 
 static int read_entries(struct lk_extract *x)
@@ -112,7 +135,7 @@ static void read_clock(struct lk_extract *x)
 {
     struct timespec start = target_clock(x), pause = {.tv_nsec = 1000000};
     x->began = start;
-    for (int i = 0; i < CLOCK_WAIT_MS && !x->overwrite; i++) {
+    for (int i = 0; i < CLOCK_WAIT_MS && x->existing != LK_EXISTING_REPLACE; i++) {
         if (x->began.tv_sec != start.tv_sec || x->began.tv_nsec != start.tv_nsec)
             break;
         nanosleep(&pause, NULL);
@@ -126,6 +149,8 @@ static int set_up(struct lk_extract *x)
     x->fractions_fall = lk_extract_fractions_fall();
     lk_buf_init(&x->path, 2 * LK_TAR_PATH_MAX);
     lk_buf_init(&x->target, 2 * LK_TAR_PATH_MAX);
+    lk_buf_init(&x->mapped, 2 * LK_TAR_PATH_MAX);
+    x->umask = x->use_umask ? lk_extract_umask() : 0;
     if (!(x->parents = lk_beneath_new(x->into, &x->error)) ||
         !(x->targets = lk_beneath_new(x->into, &x->error)) || !(x->names = lk_names_new(&x->error)))
         return -1;
@@ -157,6 +182,7 @@ static void drop_stage(struct lk_extract *x)
     lk_beneath_free(x->targets);
     lk_buf_free(&x->path);
     lk_buf_free(&x->target);
+    lk_buf_free(&x->mapped);
     lk_names_free(x->names);
 }
 
@@ -225,6 +251,19 @@ static int open_into(const char *path, struct lk_error *err)
     return fd;
 }
 
+static void take_options(struct lk_extract *x, const struct lk_extract_options *options)
+{
+    x->gunzip_in_flight = options->gunzip_in_flight;
+    x->existing = options->existing;
+    x->must_keep = options->owner == LK_OWNER_KEEP;
+    x->keep_owner = x->must_keep || (options->owner == LK_OWNER_AUTO && geteuid() == 0);
+    x->use_umask = options->use_umask;
+    x->devices = options->devices;
+    x->strip = options->strip;
+    x->max_bytes = options->max_bytes;
+    x->max_ratio = options->max_ratio;
+}
+
 struct lk_extract *lk_extract_new(struct lk_pool *pool, struct lk_stream *input,
                                   const struct lk_extract_options *options,
                                   void (*done)(void *arg, const struct lk_error *err), void *arg,
@@ -236,15 +275,15 @@ struct lk_extract *lk_extract_new(struct lk_pool *pool, struct lk_stream *input,
         goto failed;
     }
     *x = (struct lk_extract){.refs = 2, .pool = pool, .source = input, .done = done, .arg = arg};
-    x->gunzip_in_flight = options->gunzip_in_flight;
-    x->overwrite = options->overwrite;
-    x->must_keep = options->owner == LK_OWNER_KEEP;
-    x->keep_owner = x->must_keep || (options->owner == LK_OWNER_AUTO && geteuid() == 0);
-    x->into = open_into(options->into, err);
-    if (x->into >= 0 && lk_pool_stage(pool, "extract", extract_stage, x, err) == 0)
+    x->into = -1;
+    take_options(x, options);
+    if (lk_extract_take_map(x, options->map, options->map_count, err) == 0 &&
+        (x->into = open_into(options->into, err)) >= 0 &&
+        lk_pool_stage(pool, "extract", extract_stage, x, err) == 0)
         return x;
     if (x->into >= 0)
         close(x->into);
+    lk_extract_free_map(x);
     free(x);
 failed:
     lk_stream_cancel(input);
@@ -276,5 +315,6 @@ void lk_extract_unref(struct lk_extract *x)
     close(x->into);
     lk_stream_unref(x->source);
     lk_stats_free(&x->stats);
+    lk_extract_free_map(x);
     free(x);
 }

@@ -148,7 +148,7 @@ static void set_acl(struct lk_extract *x, struct archive_entry *entry, int type,
 static void set_acls(struct lk_extract *x, struct archive_entry *entry, int fd, int parent,
                      const char *name)
 {
-    if (archive_entry_acl_types(entry) == 0)
+    if (x->use_umask || archive_entry_acl_types(entry) == 0)
         return;
     set_acl(x, entry, ARCHIVE_ENTRY_ACL_TYPE_ACCESS, "system.posix_acl_access", fd, parent, name);
     set_acl(x, entry, ARCHIVE_ENTRY_ACL_TYPE_DEFAULT, "system.posix_acl_default", fd, parent, name);
@@ -188,6 +188,8 @@ static int set_mode(struct lk_extract *x, struct archive_entry *entry, int fd, i
         return 0;
     if (!owner_kept && type != AE_IFDIR)
         mode &= (mode_t)~SET_IDS;
+    if (x->use_umask)
+        mode &= (mode_t)(0777 & ~x->umask);
     if (fd >= 0) {
         if (fchmod(fd, mode) == 0)
             return 0;
@@ -225,7 +227,7 @@ bool lk_extract_fractions_fall(void)
     return fall;
 }
 
-static struct timespec time_of(const struct lk_extract *x, struct archive_entry *entry)
+struct timespec lk_extract_time(const struct lk_extract *x, struct archive_entry *entry)
 {
     struct timespec time = {.tv_sec = archive_entry_mtime(entry),
                             .tv_nsec = archive_entry_mtime_nsec(entry)};
@@ -242,11 +244,25 @@ static int set_times(struct lk_extract *x, struct archive_entry *entry, int fd, 
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_OMIT}};
     if (!archive_entry_mtime_is_set(entry))
         return 0;
-    times[1] = time_of(x, entry);
+    times[1] = lk_extract_time(x, entry);
     if ((fd >= 0 ? futimens(fd, times) : utimensat(parent, name, times, AT_SYMLINK_NOFOLLOW)) == 0)
         return 0;
     lk_extract_warn(x, "time can't be set", errno);
     return 0;
+}
+
+/* Reading it by umask() would change it for a moment, for all threads. */
+mode_t lk_extract_umask(void)
+{
+    char line[128];
+    unsigned mask = 022;
+    FILE *status = fopen("/proc/self/status", "re");
+    while (status && fgets(line, sizeof line, status))
+        if (sscanf(line, "Umask: %o", &mask) == 1)
+            break;
+    if (status)
+        fclose(status);
+    return (mode_t)mask & 0777;
 }
 
 int lk_extract_meta(struct lk_extract *x, struct archive_entry *entry, int fd, int parent,

@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * extract_write.c - makes one entry beneath the target: file, directory, link, device, FIFO.
  *
- * A name that is free is taken directly (O_EXCL and the like never follow or replace anything). A
- * name that is taken is an error, or with `overwrite` the entry is made under a temporary name and
- * renamed over it. What this extraction made itself may always be replaced: an archive can hold a
- * path twice, and the last one counts, as with tar. That is told by the time at which the file came
- * to be. A directory is never replaced by something else. Runs of zeros become holes. Stage thread
+ * A name that is free is taken directly (O_EXCL and the like never follow or replace anything) or
+ * by a rename that replaces nothing; see extract_place.c. Runs of zeros become holes. Stage thread
  * only. */
 #include "extract_internal.h"
 #include <errno.h>
@@ -18,92 +15,7 @@
 #include <unistd.h>
 
 /* Runs of zeros of this length become holes; they are looked for in pieces. */
-enum { HOLE = 64 << 10, PIECE = 4 << 10, TEMPORARY_SIZE = 40 };
-
-/* Where an entry goes. */
-struct place {
-    int parent;
-    const char *name;
-    bool replace;                   /* made as temporary, then renamed */
-    char temporary[TEMPORARY_SIZE]; /* "" = name itself */
-};
-
-static const char *shown(const struct lk_extract *x)
-{
-    return x->path.len ? x->path.data : ".";
-}
-
-static int fail_errno(struct lk_extract *x, int errnum, const char *what)
-{
-    return lk_error_errno(&x->error, errnum, "%s can't be %s", shown(x), what);
-}
-
-/* --- names that are taken --- */
-
-static bool made_here(const struct lk_extract *x, int parent, const char *name,
-                      const struct stat *st)
-{
-    struct statx sx;
-    struct timespec born = st->st_ctim;
-    if (statx(parent, name, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &sx) == 0 &&
-        (sx.stx_mask & STATX_BTIME))
-        born = (struct timespec){.tv_sec = sx.stx_btime.tv_sec, .tv_nsec = sx.stx_btime.tv_nsec};
-    return born.tv_sec > x->began.tv_sec ||
-           (born.tv_sec == x->began.tv_sec && born.tv_nsec >= x->began.tv_nsec);
-}
-
-/* May what has this name go? 0 = yes (or it is gone already). */
-static int may_replace(struct lk_extract *x, int parent, const char *name)
-{
-    struct stat st;
-    if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW))
-        return errno == ENOENT ? 0 : fail_errno(x, errno, "made");
-    if (S_ISDIR(st.st_mode)) {
-        lk_error_set(&x->error, LK_CONFLICT,
-                     "%s is a directory in the target, something else in the archive", shown(x));
-        return lk_error_hint(&x->error, "remove the directory or choose another target");
-    }
-    if (x->overwrite || made_here(x, parent, name, &st))
-        return 0;
-    lk_error_set(&x->error, LK_CONFLICT, "%s exists in the target", shown(x));
-    return lk_error_hint(&x->error, "extract into an empty directory, or allow to overwrite");
-}
-
-/* The name under which the entry is made: its own at the first try, then a temporary one. 0 = try
- * with it. */
-static const char *name_of(const struct place *place)
-{
-    return place->replace ? place->temporary : place->name;
-}
-
-/* After a failed try with errno EEXIST: 0 = try again. */
-static int next_name(struct lk_extract *x, struct place *place)
-{
-    if (!place->replace && may_replace(x, place->parent, place->name))
-        return -1;
-    place->replace = true;
-    snprintf(place->temporary, sizeof place->temporary, ".lunark-%ld-%u.tmp", (long)getpid(),
-             x->temporary++);
-    return 0;
-}
-
-/* The entry is complete: gives it its name. */
-static int settle(struct lk_extract *x, const struct place *place)
-{
-    if (!place->replace)
-        return 0;
-    int result = renameat(place->parent, place->temporary, place->parent, place->name);
-    int errnum = errno;
-    /* rename() does nothing when both are links to one file; then the temporary one is left. */
-    if (unlinkat(place->parent, place->temporary, 0) && result == 0)
-        return 0;
-    return result ? fail_errno(x, errnum, "replaced") : 0;
-}
-
-static void discard(const struct place *place)
-{
-    unlinkat(place->parent, name_of(place), 0);
-}
+enum { HOLE = 64 << 10, PIECE = 4 << 10, ENTRY_COST = 512 };
 
 /* --- data --- */
 
@@ -114,12 +26,14 @@ static bool zeros(const char *data, size_t len)
 
 static int write_all(struct lk_extract *x, int fd, const char *data, size_t len, int64_t offset)
 {
+    if (lk_extract_spend(x, len))
+        return -1;
     while (len > 0) {
         ssize_t n = pwrite(fd, data, len, offset);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return fail_errno(x, errno, "written");
+            return lk_extract_errno(x, errno, "written");
         data += n;
         len -= (size_t)n;
         offset += n;
@@ -192,53 +106,69 @@ static int copy_data(struct lk_extract *x, int fd, int64_t size)
         __atomic_add_fetch(&x->bytes, len, __ATOMIC_RELAXED);
     }
     if (d.zeros < size && ftruncate(fd, size))
-        return fail_errno(x, errno, "given its size");
+        return lk_extract_errno(x, errno, "given its size");
     return 0;
 }
 
 /* --- the kinds of entries --- */
 
-static int regular(struct lk_extract *x, struct archive_entry *entry, struct place *place)
+/* After an attempt to make a link or a node failed: 0 = try again, 1 = it is left out, -1. */
+static int again(struct lk_extract *x, struct lk_place *place, struct archive_entry *entry,
+                 const char *what)
+{
+    return errno == EEXIST ? lk_place_again(x, place, entry) : lk_extract_errno(x, errno, what);
+}
+
+/* What was made gets its attributes and its name, or goes. */
+static int complete(struct lk_extract *x, struct lk_place *place, struct archive_entry *entry,
+                    int fd)
+{
+    int result = lk_extract_meta(x, entry, fd, place->parent, lk_place_made(place));
+    if (fd >= 0 && close(fd) && result == 0)
+        result = lk_extract_errno(x, errno, "written");
+    if (result)
+        lk_place_discard(place);
+    else
+        result = lk_place_settle(x, place, entry);
+    return result;
+}
+
+static int regular(struct lk_extract *x, struct archive_entry *entry, struct lk_place *place)
 {
     const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
     int fd;
-    while ((fd = openat(place->parent, name_of(place), flags, 0600)) < 0)
-        if (errno != EEXIST)
-            return fail_errno(x, errno, "made");
-        else if (next_name(x, place))
-            return -1;
-    int result = copy_data(x, fd, archive_entry_size(entry));
-    if (result == 0)
-        result = lk_extract_meta(x, entry, fd, place->parent, name_of(place));
-    if (close(fd) && result == 0)
-        result = fail_errno(x, errno, "written");
-    if (result == 0)
-        result = settle(x, place);
-    if (result) {
-        discard(place);
+    do
+        lk_place_temporary(x, place);
+    while ((fd = openat(place->parent, place->temporary, flags, 0600)) < 0 && errno == EEXIST);
+    if (fd < 0)
+        return lk_extract_errno(x, errno, "made");
+    if (copy_data(x, fd, archive_entry_size(entry))) {
+        close(fd);
+        lk_place_discard(place);
         return -1;
     }
-    x->stats.files++;
-    x->stats.bytes += (uint64_t)archive_entry_size(entry);
-    return 0;
+    int result = complete(x, place, entry, fd);
+    if (result == 0) {
+        x->stats.files++;
+        x->stats.bytes += (uint64_t)archive_entry_size(entry);
+    }
+    return result;
 }
 
-static int symbolic(struct lk_extract *x, struct archive_entry *entry, struct place *place)
+static int symbolic(struct lk_extract *x, struct archive_entry *entry, struct lk_place *place)
 {
     const char *target = archive_entry_symlink(entry);
+    int result = 0;
     if (!target)
-        return lk_error_set(&x->error, LK_CORRUPT, "link %s has no target", shown(x));
-    while (symlinkat(target, place->parent, name_of(place)))
-        if (errno != EEXIST)
-            return fail_errno(x, errno, "made");
-        else if (next_name(x, place))
-            return -1;
-    if (lk_extract_meta(x, entry, -1, place->parent, name_of(place)) || settle(x, place)) {
-        discard(place);
-        return -1;
-    }
-    x->stats.links++;
-    return 0;
+        return lk_error_set(&x->error, LK_CORRUPT, "link %s has no target", lk_extract_shown(x));
+    if (place->replace)
+        lk_place_temporary(x, place);
+    while (symlinkat(target, place->parent, lk_place_made(place)))
+        if ((result = again(x, place, entry, "made")))
+            return result;
+    result = complete(x, place, entry, -1);
+    x->stats.links += result == 0;
+    return result;
 }
 
 /* Splits a clean path at its last slash: *name is the rest. Length of the directory's part. */
@@ -249,54 +179,66 @@ static size_t split(const struct lk_buf *path, const char **name)
     return slash ? (size_t)(slash - path->data) : 0;
 }
 
-static int hard(struct lk_extract *x, const char *target, struct place *place)
+/* The directory of a hard link's target, and the name in it; -1, or 1 when it is the link itself.
+ */
+static int link_target(struct lk_extract *x, const char *target, int *from, const char **name)
 {
-    const char *name;
-    x->target.len = 0;
-    if (lk_beneath_clean(target, "hard link target", &x->target, &x->error))
+    int result = lk_extract_name(x, target, "hard link target", &x->target);
+    if (result > 0) {
+        lk_error_set(&x->error, LK_NOT_FOUND, "hard link %s leads to %s, which is left out",
+                     lk_extract_shown(x), target);
+        return lk_error_hint(&x->error, "strip fewer components");
+    }
+    if (result < 0)
         return -1;
     if (x->target.len == x->path.len && memcmp(x->target.data, x->path.data, x->path.len) == 0)
-        return 0; /* a link to itself: nothing to do */
-    size_t len = split(&x->target, &name);
-    int from = lk_beneath_open(x->targets, x->target.data, len, false, &x->error);
-    if (from < 0)
-        return -1;
-    while (linkat(from, name, place->parent, name_of(place), 0))
+        return 1;
+    size_t len = split(&x->target, name);
+    *from = lk_beneath_open(x->targets, x->target.data, len, false, &x->error);
+    return *from < 0 ? -1 : 0;
+}
+
+static int hard(struct lk_extract *x, struct archive_entry *entry, struct lk_place *place)
+{
+    const char *name = NULL, *target = archive_entry_hardlink(entry);
+    int from = -1, result = link_target(x, target, &from, &name);
+    if (result)
+        return result;
+    if (place->replace)
+        lk_place_temporary(x, place);
+    while (linkat(from, name, place->parent, lk_place_made(place), 0))
         if (errno == ENOENT)
             return lk_error_set(&x->error, LK_CORRUPT,
                                 "hard link %s leads to %s, which is not in the archive before it",
-                                shown(x), target);
-        else if (errno != EEXIST)
-            return fail_errno(x, errno, "linked");
-        else if (next_name(x, place))
-            return -1;
-    if (settle(x, place)) {
-        discard(place);
-        return -1;
-    }
-    x->stats.links++;
-    return 0;
+                                lk_extract_shown(x), target);
+        else if ((result = again(x, place, entry, "linked")))
+            return result;
+    result = lk_place_settle(x, place, entry);
+    x->stats.links += result == 0;
+    return result;
 }
 
-static int special(struct lk_extract *x, struct archive_entry *entry, struct place *place)
+static int special(struct lk_extract *x, struct archive_entry *entry, struct lk_place *place)
 {
     mode_t type = archive_entry_filetype(entry);
     dev_t device = makedev(archive_entry_rdevmajor(entry), archive_entry_rdevminor(entry));
-    while (mknodat(place->parent, name_of(place), type | 0600, type == AE_IFIFO ? 0 : device))
+    int result = 0;
+    if (type != AE_IFIFO && !x->devices) {
+        lk_extract_warn(x, "device is left out, devices are made only when asked for", 0);
+        return 1;
+    }
+    if (place->replace)
+        lk_place_temporary(x, place);
+    while (mknodat(place->parent, lk_place_made(place), type | 0600, type == AE_IFIFO ? 0 : device))
         if (errno == EPERM || errno == ENOTSUP) {
             lk_extract_warn(x, "device or FIFO can't be made, left out", errno);
-            return 0;
-        } else if (errno != EEXIST) {
-            return fail_errno(x, errno, "made");
-        } else if (next_name(x, place)) {
-            return -1;
+            return 1;
+        } else if ((result = again(x, place, entry, "made"))) {
+            return result;
         }
-    if (lk_extract_meta(x, entry, -1, place->parent, name_of(place)) || settle(x, place)) {
-        discard(place);
-        return -1;
-    }
-    x->stats.others++;
-    return 0;
+    result = complete(x, place, entry, -1);
+    x->stats.others += result == 0;
+    return result;
 }
 
 /* --- directories --- */
@@ -327,28 +269,40 @@ static int remember(struct lk_extract *x, struct archive_entry *entry)
     if (!dir.path || (more && !dir.entry)) {
         free(dir.path);
         archive_entry_free(dir.entry);
-        return lk_error_set(&x->error, LK_MEMORY, "no memory for directory %s", shown(x));
+        return lk_error_set(&x->error, LK_MEMORY, "no memory for directory %s",
+                            lk_extract_shown(x));
     }
     x->dirs[x->dir_count++] = dir;
     return 0;
 }
 
-static int directory(struct lk_extract *x, struct archive_entry *entry, struct place *place)
+/* True when a directory has the name; *here = this extraction made it. */
+static bool is_directory(const struct lk_extract *x, const struct lk_place *place, bool *here)
 {
     struct stat st;
+    if (fstatat(place->parent, place->name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISDIR(st.st_mode))
+        return false;
+    *here = lk_extract_made_here(x, place->parent, place->name, &st);
+    return true;
+}
+
+static int directory(struct lk_extract *x, struct archive_entry *entry, struct lk_place *place)
+{
+    bool here = true;
     while (place && mkdirat(place->parent, place->name, 0700)) {
         if (errno != EEXIST)
-            return fail_errno(x, errno, "made");
-        if (fstatat(place->parent, place->name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            S_ISDIR(st.st_mode))
+            return lk_extract_errno(x, errno, "made");
+        if (is_directory(x, place, &here))
             break;
-        if (may_replace(x, place->parent, place->name))
-            return -1;
+        int result = lk_place_look(x, place, entry);
+        if (result)
+            return result;
         if (unlinkat(place->parent, place->name, 0) && errno != ENOENT)
-            return fail_errno(x, errno, "replaced");
+            return lk_extract_errno(x, errno, "replaced");
     }
     x->stats.directories++;
-    return remember(x, entry);
+    /* One that was there keeps what it has, where what is there stays. */
+    return here || x->existing != LK_EXISTING_SKIP ? remember(x, entry) : 0;
 }
 
 /* Deeper paths sort behind the ones above them; of equal ones the last wins. */
@@ -388,7 +342,7 @@ static int finish_dir(struct lk_extract *x, const struct lk_extract_dir *dir,
         return -1;
     int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
-        return fail_errno(x, errno, "given its mode and times");
+        return lk_extract_errno(x, errno, "given its mode and times");
     struct archive_entry *entry = dir->entry ? dir->entry : recall(dir, scratch);
     int result = lk_extract_meta(x, entry, fd, parent, name);
     close(fd);
@@ -420,16 +374,20 @@ int lk_extract_finish_dirs(struct lk_extract *x)
 
 /* --- one entry --- */
 
-static int make(struct lk_extract *x, struct archive_entry *entry, struct place *place)
+static int make(struct lk_extract *x, struct archive_entry *entry, struct lk_place *place)
 {
-    const char *target = archive_entry_hardlink(entry);
-    if (target)
-        return hard(x, target, place);
-    switch (archive_entry_filetype(entry)) {
+    mode_t type = archive_entry_filetype(entry);
+    bool link = archive_entry_hardlink(entry) != NULL;
+    if (!link && type == AE_IFDIR)
+        return directory(x, entry, place);
+    int result = lk_place_look(x, place, entry);
+    if (result)
+        return result;
+    if (link)
+        return hard(x, entry, place);
+    switch (type) {
     case AE_IFREG:
         return regular(x, entry, place);
-    case AE_IFDIR:
-        return directory(x, entry, place);
     case AE_IFLNK:
         return symbolic(x, entry, place);
     case AE_IFIFO:
@@ -438,7 +396,7 @@ static int make(struct lk_extract *x, struct archive_entry *entry, struct place 
         return special(x, entry, place);
     default:
         lk_extract_warn(x, "entry of unknown type is left out", 0);
-        return 0;
+        return 1;
     }
 }
 
@@ -447,17 +405,17 @@ int lk_extract_entry(struct lk_extract *x, struct archive_entry *entry)
     const char *path = archive_entry_pathname(entry);
     if (!path || !*path)
         return lk_error_set(&x->error, LK_CORRUPT, "an entry of the archive has no name");
-    x->path.len = 0;
-    if (lk_beneath_clean(path, "member", &x->path, &x->error))
-        return -1;
+    int result = lk_extract_name(x, path, "member", &x->path);
+    if (result || lk_extract_spend(x, ENTRY_COST))
+        return result > 0 ? 0 : -1;
     if (x->path.len == 0) {
         if (archive_entry_filetype(entry) == AE_IFDIR)
             return directory(x, entry, NULL);
         return lk_error_set(&x->error, LK_CORRUPT,
                             "member %s is the target itself, but no directory", path);
     }
-    struct place place = {.replace = false};
+    struct lk_place place = {.parent = -1};
     size_t len = split(&x->path, &place.name);
     place.parent = lk_beneath_open(x->parents, x->path.data, len, true, &x->error);
-    return place.parent < 0 ? -1 : make(x, entry, &place);
+    return place.parent < 0 || make(x, entry, &place) < 0 ? -1 : 0;
 }

@@ -123,12 +123,22 @@ struct name {
 };
 
 enum list { USER, GROUP, UID, GID, LISTS };
+enum { NAMES_KEPT = 1024 };
 
 struct lk_names {
     struct name *lists[LISTS];
     char *scratch;
     size_t scratch_size;
 };
+
+static void free_list(struct name *name)
+{
+    while (name) {
+        struct name *next = name->next;
+        free(name);
+        name = next;
+    }
+}
 
 struct lk_names *lk_names_new(struct lk_error *err)
 {
@@ -148,10 +158,7 @@ void lk_names_free(struct lk_names *names)
     if (!names)
         return;
     for (int i = 0; i < LISTS; i++)
-        for (struct name *name = names->lists[i], *next; name; name = next) {
-            next = name->next;
-            free(name);
-        }
+        free_list(names->lists[i]);
     free(names->scratch);
     free(names);
 }
@@ -205,16 +212,24 @@ static struct name *remember(struct lk_names *names, enum list list, uint32_t id
     return name;
 }
 
-/* Looks in a list, by id or by text, and moves what it finds to the front. */
+/* Looks in a list, by id or by text, and moves what it finds to the front. What was not asked for
+ * since NAMES_KEPT others were is forgotten: an archive can have any number of them. */
 static struct name *recall(struct lk_names *names, enum list list, uint32_t id, const char *text)
 {
-    for (struct name **at = &names->lists[list], *name; (name = *at); at = &name->next)
+    size_t seen = 0;
+    for (struct name **at = &names->lists[list], *name; (name = *at); at = &name->next, seen++) {
+        if (seen == NAMES_KEPT) {
+            *at = NULL;
+            free_list(name);
+            break;
+        }
         if (text ? strcmp(name->text, text) == 0 : name->id == id) {
             *at = name->next;
             name->next = names->lists[list];
             names->lists[list] = name;
             return name;
         }
+    }
     return NULL;
 }
 

@@ -32,6 +32,7 @@ local archive = {}
 ---@field bytes integer of file data
 ---@field members integer gzip members with data
 ---@field unreadable integer what could not be read
+---@field skipped integer entries that were left out for what was in the target (extraction)
 ---@field warning_count integer
 ---@field warnings table[] {path, kind, message}, 1,000 at most; kind: changed vanished unreadable skipped
 
@@ -43,8 +44,16 @@ archive.create = core.create
 
 ---@class lunark.archive.ExtractOptions
 ---@field into string directory; made if it is missing
----@field overwrite boolean|nil replace files that exist, default false: they are an error of kind conflict
+---@field existing string|nil what becomes of a file that is there: "error" (conflict), "skip", "replace", or
+--- "keep-newer" (one that is newer than the archive's stays), default "error"
+---@field overwrite boolean|nil existing = "replace"
 ---@field owner string|nil "keep" owners, "none", or "auto": keep as root, default "auto"
+---@field mode string|nil "keep", or "umask": less the umask, no set-id bits, no access lists; default "keep"
+---@field devices boolean|nil make devices, too (as root), default false: left out with a warning
+---@field strip integer|nil leading components to take off, from members that no map names, default 0
+---@field map string[][]|nil {from, to} each: members at and below `from` go to `to`; the first fits
+---@field max_bytes integer|nil that may be written, holes not counted; more is an error of kind corrupt
+---@field max_ratio integer|nil times the archive's size that may be written, beyond 256 MiB: else corrupt
 ---@field jobs integer|nil members decompressed at once, default as the runtime's
 
 --- Extracts a tar, or a tar in gzip, beneath a directory. Members that would leave it are refused.

@@ -92,7 +92,7 @@ end
 
 local function extract(stream, into, options)
   local job, err = archive.extract(stream, {
-    into = into, overwrite = options.overwrite, owner = options.owner,
+    into = into, overwrite = options.overwrite, owner = options.owner, devices = true,
   })
   if not job then
     return nil, err

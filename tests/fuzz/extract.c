@@ -157,7 +157,8 @@ static void done(void *arg, const struct lk_error *err)
 static void extract(const uint8_t *data, size_t size, unsigned bits, unsigned first)
 {
     struct outcome outcome = {.err = {.kind = LK_OK}};
-    struct lk_extract_options options = {.into = into_path, .overwrite = bits & OVERWRITE};
+    struct lk_extract_options options = {
+        .into = into_path, .existing = bits & OVERWRITE ? LK_EXISTING_REPLACE : LK_EXISTING_ERROR};
 
     options.owner = (enum lk_owner)((bits >> OWNER_SHIFT & 3) % 3);
     options.gunzip_in_flight = (bits & GUNZIP) && size < 1024 ? 2 : 0;

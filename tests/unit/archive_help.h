@@ -156,14 +156,20 @@ static inline void extraction_done(void *arg, const struct lk_error *err)
     sem_post(&e->done);
 }
 
-/* Extracts a stream into DIR/into and waits. The kind of its error; the rest is in *e. */
-static inline enum lk_kind extract_stream(struct world *w, struct lk_stream *stream,
-                                          const char *into, bool overwrite, struct extraction *e)
+/* Extracts a stream into DIR/into, as the options say (NULL = the defaults), and waits. The kind of
+ * its error; the rest is in *e. */
+static inline enum lk_kind extract_stream_with(struct world *w, struct lk_stream *stream,
+                                               const char *into,
+                                               const struct lk_extract_options *given,
+                                               struct extraction *e)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", w->dir, into);
-    struct lk_extract_options options = {
-        .into = path, .overwrite = overwrite, .gunzip_in_flight = 3};
+    struct lk_extract_options options = {.devices = true};
+    if (given)
+        options = *given;
+    options.into = path;
+    options.gunzip_in_flight = 3;
     memset(e, 0, sizeof *e);
     sem_init(&e->done, 0, 0);
     e->extract = lk_extract_new(w->pool, stream, &options, extraction_done, e, &e->err);
@@ -174,8 +180,15 @@ static inline enum lk_kind extract_stream(struct world *w, struct lk_stream *str
     return e->err.kind;
 }
 
-static inline enum lk_kind extract_file(struct world *w, const char *file, const char *into,
-                                        bool overwrite, struct extraction *e)
+static inline enum lk_kind extract_stream(struct world *w, struct lk_stream *stream,
+                                          const char *into, bool overwrite, struct extraction *e)
+{
+    struct lk_extract_options options = {
+        .existing = overwrite ? LK_EXISTING_REPLACE : LK_EXISTING_ERROR, .devices = true};
+    return extract_stream_with(w, stream, into, &options, e);
+}
+
+static inline struct lk_stream *stream_of_file(struct world *w, const char *file)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", w->dir, file);
@@ -183,7 +196,13 @@ static inline enum lk_kind extract_file(struct world *w, const char *file, const
     assert_true(fd >= 0);
     struct lk_stream *stream = lk_stream_of_fd(w->pool, fd, (size_t)100 << 10, NULL, NULL, NULL);
     assert_non_null(stream);
-    return extract_stream(w, stream, into, overwrite, e);
+    return stream;
+}
+
+static inline enum lk_kind extract_file(struct world *w, const char *file, const char *into,
+                                        bool overwrite, struct extraction *e)
+{
+    return extract_stream(w, stream_of_file(w, file), into, overwrite, e);
 }
 
 static inline const struct lk_warning *find_warning(const struct lk_archive_stats *stats,

@@ -215,6 +215,25 @@ def hostile(kind, file):
             sys.exit("unknown kind " + kind)
 
 
+def bomb(mib, file):
+    """A file of one letter, as small as gzip makes it."""
+    with tarfile.open(file, "w:gz") as archive:
+        member = tarfile.TarInfo("big")
+        member.size = mib << 20
+        archive.addfile(member, Letters(member.size))
+
+
+class Letters(io.RawIOBase):
+    def __init__(self, size):
+        super().__init__()
+        self.left = size
+
+    def read(self, size=-1):
+        size = min(size, self.left)
+        self.left -= size
+        return b"a" * size
+
+
 def main():
     command, *args = [os.fsencode(arg) for arg in sys.argv[1:]]
     if command == b"tree":
@@ -231,6 +250,8 @@ def main():
         list_deep(os.fsdecode(args[0]))
     elif command == b"hostile":
         hostile(os.fsdecode(args[0]), os.fsdecode(args[1]))
+    elif command == b"bomb":
+        bomb(int(args[0]), os.fsdecode(args[1]))
     else:
         sys.exit(__doc__)
 

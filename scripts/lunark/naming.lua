@@ -11,9 +11,11 @@ local naming = {}
 --- The forms of TIME by name, each a format for year, month, day, hour, minute, second.
 naming.styles = { standard = "%04d-%02d-%02dT%02d%02d%02dZ", compat = "%04d-%02d-%02d-%02d:%02d:%02d" }
 
+--- What a manifest's key ends with.
+naming.MANIFEST = ".manifest.json"
+
 local STANDARD = "(%d%d%d%d)%-(%d%d)%-(%d%d)T(%d%d)(%d%d)(%d%d)Z"
 local COMPAT = "(%d%d%d%d)%-(%d%d)%-(%d%d)%-(%d%d):(%d%d):(%d%d)"
-local MANIFEST = ".manifest.json"
 local NAME_MAX = 120
 
 local function usage(message, hint)
@@ -115,7 +117,7 @@ end
 
 --- The key of the manifest of one run of one item.
 function naming.manifest_key(name, seconds, style)
-  return naming.data_key(name, seconds, MANIFEST, style)
+  return naming.data_key(name, seconds, naming.MANIFEST, style)
 end
 
 --- The key of the newest backup's copy.
@@ -146,7 +148,7 @@ local function parse_rest(item, rest)
     return nil
   end
   local kind = "data"
-  if suffix == MANIFEST then
+  if suffix == naming.MANIFEST then
     kind = "manifest"
   elseif suffix:find("^%.report%.") then
     kind = "report"

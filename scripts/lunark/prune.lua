@@ -21,20 +21,21 @@ local SAID = 10 -- errors of one kind that are said one by one
 ---@class lunark.prune.Found an archive and what belongs to it
 ---@field item string
 ---@field time integer
----@field stem string key without suffix
 ---@field key string
 ---@field suffix string
 ---@field size integer|nil
+---@field mtime number|nil
 ---@field version string|nil what tells it from another one with its key; nil where the store says nothing
----@field manifest table|nil lunark.store.Info
----@field report table|nil lunark.store.Info
+---@field manifest string|boolean the version of its manifest, true where that is not known, false without one
+---@field report string|nil key
+---@field shared boolean another archive has the same name and time
 ---@field state string "good"; "adopted" by its name alone; "left": not counted and not touched
 ---@field why string|nil of what is left
 ---@field adopted boolean|nil
 
 ---@class lunark.prune.Line of a plan
----@field found lunark.prune.Found
----@field action string "keep", "delete" or "leave"
+---@field backup lunark.prune.Found
+---@field action string "keep", "delete", "leave", or "gone"
 ---@field reasons string[]
 ---@field deleted boolean|nil
 ---@field err table|nil why it is not
@@ -43,7 +44,7 @@ local SAID = 10 -- errors of one kind that are said one by one
 ---@field store table
 ---@field request table
 ---@field lines lunark.prune.Line[] by item, newest first
----@field known table what manifests said, by key
+---@field known table<string, lunark.prune.Found> what was found out, by key
 
 -- What tells an object from another one with its key.
 local function version_of(info)
@@ -51,37 +52,57 @@ local function version_of(info)
   return mark and ("%s %s"):format(mark, info.size) or nil
 end
 
---- The archives below a prefix, with their manifests and reports.
----@param store table lunark.store
----@param item string|nil only this one
----@return lunark.prune.Found[]|nil
----@return table|nil err
----@return table|nil reports that have neither archive nor manifest: list of lunark.store.Info
-function prune.list(store, item)
+-- A key without its suffix: what archive, manifest and report of a backup begin with.
+local function stem_of(key, suffix)
+  return key:sub(1, #key - #suffix)
+end
+
+local function manifest_key(found)
+  return stem_of(found.key, found.suffix) .. naming.MANIFEST
+end
+
+-- Reads the names below a prefix: archives, and by their stems how many there are and what is beside them.
+local function read_names(store, prefix)
   local data, stems = {}, {}
-  for info, err in store:list(item and item .. "/" or "") do
+  for info, err in store:list(prefix) do
     if not info then
       return nil, exit.unreachable(err)
     end
     local key = naming.parse_key(info.key)
     if key and key.time then
-      local stem = info.key:sub(1, #info.key - #key.suffix)
-      local beside = stems[stem] or { archives = 0 }
+      local stem = stem_of(info.key, key.suffix)
+      local beside = stems[stem] or { archives = 0, manifest = false }
       stems[stem] = beside
       if key.kind == "data" then
         beside.archives = beside.archives + 1
         data[#data + 1] = {
-          item = key.item, time = key.time, stem = stem, key = info.key, suffix = key.suffix,
-          size = info.size, mtime = info.mtime, version = version_of(info),
+          item = key.item, time = key.time, key = info.key, suffix = key.suffix, size = info.size,
+          mtime = info.mtime, version = version_of(info),
         }
+      elseif key.kind == "manifest" then
+        beside.manifest = version_of(info) or true
       else
-        beside[key.kind] = info
+        beside.report = info
       end
     end
   end
+  return data, stems
+end
+
+--- The archives below a prefix, with what is beside them.
+---@param store table lunark.store
+---@param item string|nil only this one
+---@return lunark.prune.Found[]|nil
+---@return table list of lunark.store.Info: reports that have neither archive nor manifest; or err
+function prune.list(store, item)
+  local data, stems = read_names(store, item and item .. "/" or "")
+  if not data then
+    return nil, stems
+  end
   for _, found in ipairs(data) do
-    local beside = stems[found.stem]
-    found.manifest, found.report, found.shared = beside.manifest, beside.report, beside.archives > 1
+    local beside = stems[stem_of(found.key, found.suffix)]
+    found.manifest, found.shared = beside.manifest, beside.archives > 1
+    found.report = beside.report and beside.report.key
   end
   local lost = {}
   for _, beside in pairs(stems) do
@@ -89,7 +110,7 @@ function prune.list(store, item)
       lost[#lost + 1] = beside.report
     end
   end
-  return data, nil, lost
+  return data, lost
 end
 
 --- True when an object has our mark.
@@ -107,7 +128,7 @@ end
 
 -- What the manifest says of an archive. A state and why, or nil, err when the store can't be asked.
 local function state_of(store, found)
-  local said, err = manifest.fetch(store, found.manifest.key)
+  local said, err = manifest.fetch(store, manifest_key(found))
   if said and said.key ~= found.key then
     return "left", "its manifest is another archive's"
   elseif said and said.size ~= found.size then
@@ -143,12 +164,10 @@ local function state_by_name(store, found)
 end
 
 local function judge(store, found, adopt, known)
-  local versions = found.version and found.manifest and version_of(found.manifest)
   local before = known[found.key]
-  if versions then
-    versions = found.version .. "\n" .. versions
-  end
-  if before and before.versions == versions then
+  local same = before and found.version and before.version == found.version
+    and before.manifest == found.manifest and found.manifest ~= true
+  if same then
     found.state, found.why = before.state, before.why
     return true
   end
@@ -164,40 +183,33 @@ local function judge(store, found, adopt, known)
     return nil, why
   end
   found.state, found.why = state, why
-  if versions then
-    known[found.key] = { versions = versions, state = state, why = why }
-  end
   return true
 end
 
 -- The lines of all series: what is stored of an item under one suffix, as `latest` is.
 local function lines_of(data, request, now)
-  local series, order, lines = {}, {}, {}
+  local series, lines = {}, {}
   for _, found in ipairs(data) do
     if found.state == "left" then
-      lines[#lines + 1] = { found = found, action = "leave", reasons = { found.why } }
+      lines[#lines + 1] = { backup = found, action = "leave", reasons = { found.why } }
     else
       local name = found.item .. "\0" .. found.suffix
-      if not series[name] then
-        series[name] = {}
-        order[#order + 1] = name
-      end
+      series[name] = series[name] or {}
       found.adopted = found.state == "adopted" or nil
       table.insert(series[name], found)
     end
   end
-  for _, name in ipairs(order) do
-    for _, verdict in ipairs(retention.plan(series[name], request.rules, now)) do
-      lines[#lines + 1] = {
-        found = verdict.backup, action = verdict.keep and "keep" or "delete", reasons = verdict.reasons,
-      }
+  for _, backups in pairs(series) do
+    for _, line in ipairs(retention.plan(backups, request.rules, now)) do
+      line.action = line.keep and "keep" or "delete"
+      lines[#lines + 1] = line
     end
   end
   table.sort(lines, function(a, b)
-    if a.found.item ~= b.found.item then
-      return a.found.item < b.found.item
+    if a.backup.item ~= b.backup.item then
+      return a.backup.item < b.backup.item
     end
-    return retention.by_age(a.found, b.found)
+    return retention.by_age(a.backup, b.backup)
   end)
   return lines
 end
@@ -233,6 +245,9 @@ function prune.plan(store, request, known)
   if failed then
     return nil, exit.unreachable(failed)
   end
+  for _, found in ipairs(wanted) do
+    known[found.key] = found
+  end
   local lines = lines_of(wanted, request, request.now or sys.clock())
   return { store = store, request = request, lines = lines, known = known }
 end
@@ -246,7 +261,7 @@ function prune.count(plan, action)
   local count, bytes = 0, 0
   for _, line in ipairs(plan.lines) do
     if line.action == action then
-      count, bytes = count + 1, bytes + (line.found.size or 0)
+      count, bytes = count + 1, bytes + (line.backup.size or 0)
     end
   end
   return count, bytes
@@ -280,7 +295,7 @@ end
 local function keys_of(found)
   local keys = { found.key }
   if found.report and not found.shared then
-    keys[2] = found.report.key
+    keys[2] = found.report
   end
   return keys
 end
@@ -296,12 +311,12 @@ local function incomplete(err, found)
 end
 
 -- What became of one backup, by the errors of its manifest, archive and report.
-local function settle(line, errors, had_manifest, outcome)
-  local found = line.found
+local function settle(line, errors, outcome)
+  local found = line.backup
   local keys = keys_of(found)
   local err = errors[found.key]
   if err then
-    line.err = had_manifest and incomplete(err, found) or err
+    line.err = found.manifest and incomplete(err, found) or err
   else
     line.deleted = true
     outcome.deleted, outcome.bytes = outcome.deleted + 1, outcome.bytes + (found.size or 0)
@@ -314,18 +329,18 @@ end
 local function delete_batch(store, batch, outcome)
   local manifests, keys, going = {}, {}, {}
   for _, line in ipairs(batch) do
-    manifests[#manifests + 1] = line.found.manifest and line.found.manifest.key or nil
+    manifests[#manifests + 1] = line.backup.manifest and manifest_key(line.backup) or nil
   end
   local errors, err = delete(store, manifests, outcome)
   if not errors then
     return nil, err
   end
   for _, line in ipairs(batch) do
-    local own = line.found.manifest and errors[line.found.manifest.key]
+    local own = line.backup.manifest and errors[manifest_key(line.backup)]
     line.err = own
     if not own then
       going[#going + 1] = line
-      table.move(keys_of(line.found), 1, 2, #keys + 1, keys)
+      table.move(keys_of(line.backup), 1, 2, #keys + 1, keys)
     end
   end
   errors, err = delete(store, keys, outcome)
@@ -333,7 +348,7 @@ local function delete_batch(store, batch, outcome)
     return nil, err
   end
   for _, line in ipairs(going) do
-    settle(line, errors, line.found.manifest ~= nil, outcome)
+    settle(line, errors, outcome)
   end
   return true
 end
@@ -344,7 +359,7 @@ local function tell_errors(lines, outcome)
   for _, line in ipairs(lines) do
     local err = line.err
     if err then
-      err.item = line.found.item
+      err.item = line.backup.item
       if err.locked then
         outcome.locked = outcome.locked + 1
       else
@@ -365,18 +380,18 @@ end
 local function confirmed(plan, fresh)
   local now, out = {}, {}
   for _, line in ipairs(fresh.lines) do
-    now[line.found.key] = line
+    now[line.backup.key] = line
   end
   for i = #plan.lines, 1, -1 do
     local line = plan.lines[i]
-    local again = line.action == "delete" and now[line.found.key]
+    local again = line.action == "delete" and now[line.backup.key]
     if line.action == "delete" and not again then
       line.action, line.reasons = "gone", { "it is gone already" }
-    elseif again and (again.action ~= "delete" or again.found.version ~= line.found.version) then
+    elseif again and (again.action ~= "delete" or again.backup.version ~= line.backup.version) then
       line.action, line.reasons = "keep", again.action == "keep" and again.reasons or { "it has changed" }
-      log.info(("%s stays: what is stored has changed since the plan was made"):format(line.found.key))
+      log.info(("%s stays: what is stored has changed since the plan was made"):format(line.backup.key))
     elseif again then
-      line.found = again.found
+      line.backup = again.backup
       out[#out + 1] = line
     end
   end

@@ -59,7 +59,7 @@ end
 local function plan_text(plan)
   local rows = { { "ITEM", "TIME", "SIZE", "PLAN", "WHY", "KEY" } }
   for i, line in ipairs(plan.lines) do
-    local found = line.found
+    local found = line.backup
     rows[i + 1] = {
       output.shown_name(found.item), time.rfc3339(found.time), progress.size(found.size or 0), line.action,
       #line.reasons > 0 and table.concat(line.reasons, ", ") or "no rule keeps it",
@@ -72,7 +72,7 @@ end
 local function plan_json(plan, outcome, status)
   local lines = json.array {}
   for i, line in ipairs(plan.lines) do
-    local found = line.found
+    local found = line.backup
     lines[i] = {
       item = found.item, time = time.rfc3339(found.time), size = found.size, key = found.key,
       plan = line.action, reasons = json.array(line.reasons), deleted = line.deleted or false,

@@ -8,6 +8,7 @@ local time = require "lunark.time"
 local retention = {}
 
 local DAY = 86400
+local NONE = {}
 
 --- The options of the command line that say what is kept.
 retention.options = {
@@ -185,6 +186,7 @@ function retention.plan(backups, rules, now)
   keep_newest(past)
   for _, verdict in ipairs(all) do
     verdict.keep = #verdict.reasons > 0
+    verdict.reasons = verdict.keep and verdict.reasons or NONE
   end
   return all
 end

@@ -16,8 +16,10 @@ local log = require "lunark.log"
 local manifest = require "lunark.manifest"
 local naming = require "lunark.naming"
 local progress = require "lunark.progress"
+local prune = require "lunark.prune"
 local publish = require "lunark.publish"
 local report = require "lunark.report"
+local retention = require "lunark.retention"
 local source = require "lunark.source"
 local store = require "lunark.store"
 local sys = require "lunark.core.sys"
@@ -37,7 +39,7 @@ local WORK = "^lunark%-%x+$" -- names of work folders
 local OPEN = {
   to = true, stores = true, options = true, policy = true, style = true, latest = true, compress = true,
   work_dir = true, limit_rate = true, expect_size = true, progress = true, time = true,
-  on_failure = true, store_failures = true, spill = true, run = true,
+  on_failure = true, store_failures = true, spill = true, run = true, keep = true,
 }
 
 ---@class lunark.Job
@@ -115,7 +117,8 @@ end
 --- style ("standard" or "compat"), latest (default true), compress, work_dir, limit_rate (bytes a
 --- second), expect_size (bytes), progress (lunark.progress), time (default now), on_failure (called with
 --- each error instead of a line in the log), store_failures (list of errors of stores left out), spill
---- (parts that memory has no room for may wait in the work folder), run (its id, default a new one)
+--- (parts that memory has no room for may wait in the work folder), run (its id, default a new one), keep
+--- (lunark.retention.Rules: what is kept of an item once a backup of it is stored)
 ---@return lunark.Job|nil to-be-closed
 ---@return table|nil err
 function backup.open(given)
@@ -124,12 +127,18 @@ function backup.open(given)
       error(sys.error { kind = "usage", message = "backup.open: unknown key '" .. tostring(key) .. "'" })
     end
   end
+  if given.keep then
+    local rules, wrong = retention.check(given.keep)
+    if not rules then
+      error(wrong)
+    end
+  end
   local job = setmetatable({
     options = given.options or {}, policy = given.policy, style = given.style or "standard",
     move_latest = given.latest ~= false, compress = given.compress, spill = given.spill,
     limit_rate = given.limit_rate, expect_size = given.expect_size, progress = given.progress,
     time = math.floor(given.time or sys.clock()), run = given.run or crypto.hex(crypto.random(6)),
-    on_failure = given.on_failure, stores = given.stores,
+    on_failure = given.on_failure, stores = given.stores, keep = given.keep,
     items = {}, failures = {}, warnings = 0, unreadable = 0, claimed = {},
   }, Job)
   local failures = given.store_failures or {}
@@ -425,6 +434,22 @@ local function add_report(job, name, result, given)
   end
 end
 
+-- Thins an item out in the stores that took it.
+local function keep_some(job, name, result)
+  if result.record.unreadable > 0 then
+    log.warn("older backups are not thinned out: something could not be read for this one", { item = name })
+    return
+  end
+  for _, target in ipairs(job.stores) do
+    for _, outcome in ipairs(result.targets) do
+      if outcome.ok and outcome.url == target:describe() then
+        local request = { rules = job.keep, item = name, suffix = result.record.suffix, now = sys.clock() }
+        outcome.pruned = prune.after(target, request, result.key, job)
+      end
+    end
+  end
+end
+
 --- The manifest of the newest backup of an item, by `latest` in the first store that has one.
 ---@param name string item
 ---@param suffix string as stored: ".tar.gz"
@@ -478,6 +503,9 @@ function Job:save(name, given)
   account(self, name, result)
   if given.report and result.stored then
     add_report(self, name, result, given.report)
+  end
+  if self.keep and result.stored then
+    keep_some(self, name, result)
   end
   if result.ok and #self.failures == before then
     return result

@@ -16,6 +16,7 @@ local progress = require "lunark.progress"
 local prune_command = require "lunark.prune_command"
 local restore = require "lunark.restore"
 local restore_command = require "lunark.restore_command"
+local retention = require "lunark.retention"
 local scripts = require "lunark.scripts"
 local store = require "lunark.store"
 local sys = require "lunark.core.sys"
@@ -74,6 +75,9 @@ commands.backup = {
     expect_size = { "size", help = "size of the source when it can't be known, for the size of parts" },
   },
 }
+for name, option in pairs(retention.options) do
+  commands.backup.options[name] = option
+end
 
 local function policies_text()
   local lines = { "Policies:" }
@@ -154,6 +158,7 @@ local function job_json(job, status)
     for n, outcome in ipairs(item.targets) do
       stores[n] = {
         url = outcome.url, stored = outcome.stored, checked = outcome.checked, latest = outcome.latest,
+        pruned = outcome.pruned and outcome.pruned.deleted,
         error = outcome.err and output.plain_error(outcome.err),
       }
     end
@@ -199,6 +204,10 @@ end
 function commands.backup.run(context)
   local found, options, global = context.plan.policy, context.options, context.global
   local compress = compress_level(options.compress)
+  local keep, wrong = retention.of_options(options)
+  if wrong then
+    error(wrong)
+  end
   local to = place.of(options.to, "--to", context.plan.title, "LUNARK_TO")
   to = type(to) == "table" and to or { to }
   local base = work_base(context)
@@ -225,7 +234,7 @@ function commands.backup.run(context)
     style = options.name_format or found.naming, latest = options.latest, compress = compress,
     work_dir = base, spill = global.work_dir ~= nil, limit_rate = global.limit_rate,
     expect_size = options.expect_size, progress = shown, on_failure = context.report,
-    run = context.run,
+    run = context.run, keep = keep,
   })
   sys.seal()
   run_policy(found, job)

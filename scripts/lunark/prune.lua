@@ -16,6 +16,8 @@ local prune = {}
 
 local WIDTH = 32 -- manifests read at once
 local BATCH = 500 -- backups at once: their archives and reports are one request
+local AHEAD = 600 -- seconds that a time may be ahead of the clock: keys that were taken, clocks of other hosts
+prune.LOCKED = "%d old backups are locked by the store: they go with a later run, when their time has passed"
 local SAID = 10 -- errors of one kind that are said one by one
 
 ---@class lunark.prune.Found an archive and what belongs to it
@@ -248,7 +250,7 @@ function prune.plan(store, request, known)
   for _, found in ipairs(wanted) do
     known[found.key] = found
   end
-  local lines = lines_of(wanted, request, request.now or sys.clock())
+  local lines = lines_of(wanted, request, (request.now or sys.clock()) + AHEAD)
   return { store = store, request = request, lines = lines, known = known }
 end
 
@@ -421,6 +423,43 @@ function prune.apply(plan)
     end
   end
   tell_errors(going, outcome)
+  return outcome
+end
+
+-- Says what became of thinning out an item after a backup of it.
+local function tell(outcome, request, key, job)
+  for _, err in ipairs(outcome.failures) do
+    local failed = sys.error {
+      kind = err.kind, op = "prune", status = err.status, cause = err, hint = err.hint,
+      message = ("stored as %s, an older backup is not deleted: %s"):format(key, err.message),
+    }
+    job:failed(request.item, exit.with(failed, exit.FAILED))
+  end
+  if outcome.locked > 0 then
+    job:warn(prune.LOCKED:format(outcome.locked), { item = request.item })
+  end
+  if outcome.deleted > 0 then
+    log.info(("%d older backups deleted"):format(outcome.deleted),
+      { item = request.item, versions = outcome.versions })
+  end
+end
+
+--- Thins out the item that a job has just stored, and says so in the job.
+---@param store table lunark.store
+---@param request table as for prune.plan
+---@param key string of the backup that is stored
+---@param job table lunark.Job
+---@return lunark.prune.Outcome|nil
+function prune.after(store, request, key, job)
+  local plan, err = prune.plan(store, request)
+  local outcome
+  if plan then
+    outcome, err = prune.apply(plan)
+  end
+  if not outcome then
+    outcome = { deleted = 0, bytes = 0, locked = 0, failures = { err } }
+  end
+  tell(outcome, request, key, job)
   return outcome
 end
 

@@ -30,7 +30,6 @@ for name, option in pairs(retention.options) do
   command.options[name] = option
 end
 
-local LOCKED = "%d of them are locked by the store: they go with a later run, once their time has passed"
 local VERSIONS = "the store keeps what was deleted as old versions: a rule of the bucket has to remove those"
 
 local function usage(message, hint)
@@ -102,7 +101,7 @@ local function say_outcome(outcome, target)
     log.info(VERSIONS)
   end
   if outcome.locked > 0 then
-    log.warn(LOCKED:format(outcome.locked))
+    log.warn(prune.LOCKED:format(outcome.locked))
   end
 end
 

@@ -16,7 +16,7 @@ local prune = {}
 
 local WIDTH = 32 -- manifests read at once
 local BATCH = 500 -- backups at once: their archives and reports are one request
-local AHEAD = 600 -- seconds that a time may be ahead of the clock: keys that were taken, clocks of other hosts
+local AHEAD = 600 -- seconds that a time may be ahead: keys that were taken, clocks of other hosts
 prune.LOCKED = "%d old backups are locked by the store: they go with a later run, when their time has passed"
 local SAID = 10 -- errors of one kind that are said one by one
 

@@ -199,13 +199,28 @@ static int read_refs(struct cursor *body, uint32_t blocks, const struct lk_index
     return 0;
 }
 
+/* Bytes of a member of a type that this version does not know; 0 if there is none. */
+static size_t unknown_member(const unsigned char *data, size_t len)
+{
+    struct lk_member m;
+    bool unknown = len >= LK_MEMBER_HEADER && lk_member_parse(data, &m) &&
+                   m.type > LK_MEMBER_FOOTER && m.size <= len;
+
+    return unknown ? m.size : 0;
+}
+
 int lk_list_read(const unsigned char *data, size_t len, const struct lk_index_visitor *v,
                  struct lk_error *err)
 {
     while (len > 0) {
         struct cursor payload;
         unsigned char *bytes;
-        size_t size;
+        size_t size = unknown_member(data, len);
+        if (size > 0) {
+            data += size;
+            len -= size;
+            continue;
+        }
         if (open_member(data, len, LK_MEMBER_LIST, &payload, &size, err) < 0) {
             return -1;
         }

@@ -395,18 +395,19 @@ static void a_damaged_index_is_said_to_be(void **state)
 
 /* --- a real archive, read by another program --- */
 
-static int run_reader(const char *path, const char *option)
+static int run_script(const char *name, const char *option, const char *path)
 {
     const char *root = getenv("LUNARK_ROOT");
     char script[4096];
     int status;
 
-    snprintf(script, sizeof(script), "%s/tests/support/read_index.py", root ? root : ".");
+    snprintf(script, sizeof(script), "%s/tests/support/%s", root ? root : ".", name);
     pid_t pid = fork();
     if (pid == 0) {
         int out = open("/dev/null", O_WRONLY | O_CLOEXEC);
         if (dup2(out, 1) == 1) {
-            execlp("python3", "python3", script, option, path, (char *)NULL);
+            execlp("python3", "python3", script, option ? option : path, option ? path : NULL,
+                   (char *)NULL);
         }
         _exit(127);
     }
@@ -470,7 +471,7 @@ static void another_program_finds_every_entry(void **state)
     assert_int_equal(packed.rc, 0);
     snprintf(out, sizeof(out), "%s/a.tar.gz", dir);
     write_packed(out, &packed);
-    assert_int_equal(run_reader(out, "--tar"), 0);
+    assert_int_equal(run_script("read_index.py", "--tar", out), 0);
     free(packed.data);
     lk_archive_unref(archive);
 
@@ -479,7 +480,7 @@ static void another_program_finds_every_entry(void **state)
     fill_text(text, 3 << 20, 3);
     packed = compress_bytes(pool, text, 3 << 20, LK_MEMBER_SIZE, &options, NULL);
     write_packed(out, &packed);
-    assert_int_equal(run_reader(out, "--any"), 0);
+    assert_int_equal(run_script("read_index.py", "--any", out), 0);
     free(packed.data);
     free(text);
     lk_pool_free(pool);
@@ -492,6 +493,76 @@ static void another_program_finds_every_entry(void **state)
     assert_int_equal(waitpid(pid, NULL, 0), pid);
 }
 
+static struct bytes read_all(const char *path)
+{
+    struct bytes b = {0};
+    unsigned char piece[4096];
+    ssize_t n;
+
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    while ((n = read(fd, piece, sizeof(piece))) > 0) {
+        add_bytes(&b, piece, (size_t)n);
+    }
+    close(fd);
+    return b;
+}
+
+static size_t number_in(const char *digits, size_t len)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        n = n * 10 + (size_t)(digits[i] - '0');
+    }
+    return n;
+}
+
+/* Of future/file-N: N * 1,000 bytes of value N. */
+static int check_future(void *arg, const struct lk_record *r)
+{
+    struct seen *seen = arg;
+    unsigned char content[30000], digest[LK_DIGEST_MAX];
+
+    seen->records++;
+    assert_true(r->path_len > 12 && memcmp(r->path, "future/file-", 12) == 0);
+    size_t n = (size_t)number_in(r->path + 12, r->path_len - 12);
+    assert_int_equal(r->size, n * 1000);
+    assert_int_equal(r->mtime, 1600000000 - (int64_t)n * 1000);
+    assert_int_equal(r->data_at, r->header_at + 512);
+    assert_false(r->large);
+    assert_int_equal(r->sha256 != NULL, n > 0);
+    if (r->sha256) {
+        memset(content, (int)n, n * 1000);
+        lk_digest_of(LK_SHA256, content, n * 1000, digest, NULL);
+        assert_memory_equal(r->sha256, digest, 32);
+    }
+    return 0;
+}
+
+/* What docs/format.md lets a later version add is passed over. */
+static void an_archive_of_a_later_version(void **state)
+{
+    struct lk_pool *pool = lk_pool_new(2, NULL);
+    char path[] = "/tmp/lunark-index-XXXXXX";
+    struct seen seen;
+
+    (void)state;
+    close(mkstemp(path));
+    assert_int_equal(run_script("future_archive.py", NULL, path), 0);
+    struct bytes file = read_all(path);
+    struct lk_footer f = read_index(&file, &seen, check_future);
+    assert_int_equal(f.entries, 30);
+    assert_false(f.partial);
+    struct bytes plain = expand_bytes(pool, file.data, file.len, 1000);
+    assert_int_equal(plain.rc, 0);
+    assert_int_equal(plain.len, f.raw);
+    free(plain.data);
+    free(file.data);
+    unlink(path);
+    lk_pool_free(pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -502,6 +573,7 @@ int main(void)
         cmocka_unit_test(an_archive_without_anything),
         cmocka_unit_test(a_damaged_index_is_said_to_be),
         cmocka_unit_test(another_program_finds_every_entry),
+        cmocka_unit_test(an_archive_of_a_later_version),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -80,7 +80,7 @@ class Format(Case):
         return total
 
     def test_a_tree(self):
-        tree = make_tree(self.path("src"))
+        tree = make_tree(self.path("src"), files=80)
         archive = self.backup("files", tree)
         records = self.compare(archive)
         prefix = os.fsencode(tree.lstrip("/"))

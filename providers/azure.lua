@@ -10,12 +10,12 @@ local sign = require "providers.sign.azure"
 local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 local time = require "lunark.time"
+local upload = require "providers.azure.upload"
 local xml = require "lunark.xml"
 
 local MiB = 1024 * 1024
 local VERSION = "2021-12-02" -- of the protocol
 local SUFFIX = "core.windows.net"
-local SLOW = 600 -- seconds without a byte: a long list of blocks takes the store a while
 local WIDTH = 16 -- deletions at once
 local PATIENCE = 5 -- questions in a row how a copy is getting on that may fail
 local NO_ACCOUNT = "no storage account: set AZURE_STORAGE_ACCOUNT, or write ?account= behind the URL"
@@ -34,8 +34,6 @@ local FEATURES = {
 
 local Store = {}
 Store.__index = Store
-local Upload = {}
-Upload.__index = Upload
 
 local function usage(format, ...)
   return nil, sys.error { kind = "usage", op = "azure", message = format:format(...) }
@@ -162,12 +160,6 @@ local function info_of(headers)
   }
 end
 
--- What the answer to a write says of the object.
-local function written(size, headers)
-  local etag = plain(headers["etag"])
-  return { size = size, etag = etag, version = etag }
-end
-
 local function same(one, other)
   for name, value in pairs(one) do
     if other[name] ~= value then return false end
@@ -219,7 +211,7 @@ function Store:put(key, body, meta, how)
   if not headers then return nil, err end
   local response
   response, err = self:send { op = "put", method = "PUT", key = key, headers = headers, body = body }
-  if response then return written(size_of(body), response.headers) end
+  if response then return upload.written(size_of(body), response.headers) end
   if err.kind == "conflict" and md5 and headers["if-none-match"] then
     -- The key is taken, perhaps by our own attempt whose answer was lost.
     local info = self:head(key)
@@ -406,79 +398,18 @@ function Store:copy(from, to, meta, how)
     if not response then return nil, err end
     done = response.headers
   end
-  return written(source.size, done)
+  return upload.written(source.size, done)
 end
 
---- Begins an upload in parts (blocks). Nothing is sent: a block has a name, its upload's id in it.
+--- Begins an upload in parts (blocks).
 function Store:begin(key, meta, how)
   local ok, err = check_key(key)
   if not ok then return nil, err end
   local headers
   headers, err = self:making(meta, how)
   if not headers then return nil, err end
-  local crypto = self.ctx.crypto
-  return setmetatable({
-    store = self, key = key, headers = headers, id = crypto.hex(crypto.random(8)),
-  }, Upload)
+  return upload.new(self, key, headers)
 end
-
---- Sends one part.
----@return table? part {id, size}
-function Upload:part(number, body)
-  local store = self.store
-  -- All blocks of a blob have names of one length.
-  local id = store.ctx.crypto.base64(("lunark-%s-%05d"):format(self.id, number))
-  local response, err = store:send {
-    op = "part", method = "PUT", key = self.key, query = { { "comp", "block" }, { "blockid", id } },
-    headers = { ["content-md5"] = store:md5_of(body) }, body = body,
-  }
-  if not response then return nil, err end
-  return { id = id, size = size_of(body) }
-end
-
--- Whether the blob that is there consists of these parts: an earlier attempt was done, its answer lost.
-function Upload:is_there(parts)
-  local response = self.store:send {
-    op = "blocks", method = "GET", key = self.key, max = 16 * MiB,
-    query = { { "comp", "blocklist" }, { "blocklisttype", "committed" } },
-  }
-  if not response then return false end
-  local count = 0
-  for id in response.body:gmatch("<Name>([^<]*)</Name>") do
-    count = count + 1
-    if not parts[count] or parts[count].id ~= id then return false end
-  end
-  return count == #parts
-end
-
---- Makes the parts one object, which is visible from then on. "Latest" finds them also where an earlier
---- attempt has made them the object.
-function Upload:finish(parts)
-  local lines, size = { '<?xml version="1.0" encoding="utf-8"?><BlockList>' }, 0
-  for index, part in ipairs(parts) do
-    size = size + part.size
-    lines[index + 1] = "<Latest>" .. part.id .. "</Latest>"
-  end
-  lines[#lines + 1] = "</BlockList>"
-  local body, headers = table.concat(lines), {}
-  for name, value in pairs(self.headers) do headers[name] = value end
-  headers["content-type"] = "application/xml"
-  headers["content-md5"] = self.store:md5_of(body)
-  local response, err = self.store:send {
-    op = "finish", method = "PUT", key = self.key, query = { { "comp", "blocklist" } }, headers = headers,
-    body = body, idle_timeout = SLOW,
-  }
-  if response then return written(size, response.headers) end
-  if err.kind == "conflict" and headers["if-none-match"] and self:is_there(parts) then
-    return self.store:head(self.key)
-  end
-  return nil, err
-end
-
---- Nothing to do: blocks that no list names are never visible, and the store throws them away after a week,
---- or when the name is written. Sooner it could only be had by a write to the name, which may be another
---- upload's by now.
-function Upload.abort() return true end
 
 -- --- opening ---
 

@@ -104,6 +104,21 @@ local cases = {
     assert(s:head("big") == nil, "something is there")
     return nil, err
   end,
+  -- Two uploads of one name: that the second one fails is not the first one's loss.
+  beside = function()
+    local other <close> = assert(s:uploader("big", {}))
+    assert(other:part(1, noise(5)))
+    local done, err = upload(3 * MiB)
+    assert(not done and err.kind == "auth", "did not fail")
+    assert(other:finish())
+    return text_of("big") == noise(5)
+  end,
+  replace = function()
+    assert(s:put("big", "before"))
+    local done, err = upload(3 * MiB)
+    assert(not done and err.kind == "auth", "did not fail")
+    return text_of("big") == "before"
+  end,
   copy = function()
     assert(s:put("from", "bytes"))
     assert(s:copy("from", "to", { of = "from" }))

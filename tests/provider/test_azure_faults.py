@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from scripted import Scripted  # noqa: E402
 
 BLOCK = {"method": "PUT", "path": "comp=block&"}
-SECOND = {"method": "PUT", "path": "comp=block&blockid=[^&]*DAwMDI%3D"}  # 00002 in base64
+SECOND = {"method": "PUT", "path": "comp=block&blockid=[^&]*MDAwMDAy"}  # 000002 in base64
 LIST = {"method": "PUT", "path": "comp=blocklist"}
 COPY = {"method": "PUT", "header": {"x-ms-copy-source": "."}}
 
@@ -377,7 +377,24 @@ class Uploads(Case):
         result, seen = self.run_case("upload", [dict(answer(403, "AuthorizationFailure"), match=SECOND, times=0)])
         self.assertEqual(result["kind"], "auth", result)
         self.assertEqual(self.matching(seen, "PUT", "comp=blocklist"), [])
+        self.assertEqual(len(self.matching(seen, "DELETE")), 1)
+
+    def test_blocks_of_another_upload_stay(self):
+        result, seen = self.run_case("beside", [dict(answer(403, "AuthorizationFailure"), match=SECOND, times=1)])
+        self.assertTrue(result["ok"], result)
         self.assertEqual(self.matching(seen, "DELETE"), [])
+
+    def test_an_object_of_the_name_stays(self):
+        result, seen = self.run_case("replace", [dict(answer(403, "AuthorizationFailure"), match=SECOND, times=1)])
+        self.assertTrue(result["ok"], result)
+        self.assertEqual(self.matching(seen, "DELETE"), [])
+
+    def test_blocks_that_can_not_be_removed(self):
+        for fault in ({"match": {"method": "GET", "path": "comp=blocklist"}}, {"match": {"method": "DELETE"}}):
+            result, _ = self.run_case("upload", [
+                dict(answer(403, "AuthorizationFailure"), match=SECOND, times=0),
+                dict(answer(403, "AuthorizationPermissionMismatch"), times=0, **fault)])
+            self.assertEqual(result["kind"], "auth", result)
 
     def test_cancelled(self):
         result, seen = self.run_case("cancel", [])

@@ -34,18 +34,22 @@ backup.KEY_TRIES = 120
 --- How often an item is read again because another run took its key in the meantime.
 backup.CONFLICT_TRIES = 8
 
+--- Failures that a manifest names at most.
+backup.NOTED = 100
+
 local WORK = "^lunark%-%x+$" -- names of work folders
 
 local OPEN = {
   to = true, stores = true, options = true, policy = true, style = true, latest = true, compress = true,
   work_dir = true, limit_rate = true, expect_size = true, progress = true, time = true,
-  on_failure = true, store_failures = true, spill = true, run = true, keep = true,
+  on_failure = true, store_failures = true, spill = true, run = true, keep = true, jobs = true,
 }
 
 ---@class lunark.Job
 ---@field options table of the policy
 ---@field time integer start of the run, seconds since 1970
 ---@field run string identifier of the run
+---@field jobs integer|nil what --jobs says; a policy may do as many items at once
 ---@field stores table list of lunark.store
 ---@field items table list of results, one for each save
 ---@field failures table list of errors
@@ -118,7 +122,7 @@ end
 --- second), expect_size (bytes), progress (lunark.progress), time (default now), on_failure (called with
 --- each error instead of a line in the log), store_failures (list of errors of stores left out), spill
 --- (parts that memory has no room for may wait in the work folder), run (its id, default a new one), keep
---- (lunark.retention.Rules: what is kept of an item once a backup of it is stored)
+--- (lunark.retention.Rules: what is kept of an item once a backup of it is stored), jobs
 ---@return lunark.Job|nil to-be-closed
 ---@return table|nil err
 function backup.open(given)
@@ -138,7 +142,7 @@ function backup.open(given)
     move_latest = given.latest ~= false, compress = given.compress, spill = given.spill,
     limit_rate = given.limit_rate, expect_size = given.expect_size, progress = given.progress,
     time = math.floor(given.time or sys.clock()), run = given.run or crypto.hex(crypto.random(6)),
-    on_failure = given.on_failure, stores = given.stores, keep = given.keep,
+    on_failure = given.on_failure, stores = given.stores, keep = given.keep, jobs = given.jobs,
     items = {}, failures = {}, warnings = 0, unreadable = 0, claimed = {},
   }, Job)
   local failures = given.store_failures or {}
@@ -377,7 +381,7 @@ local function attempt(job, name, given, stores)
   local outcomes = publish_all(job, record, stores, done)
   local result = { item = name, key = key, record = record, ok = true, targets = {} }
   for i, outcome in ipairs(outcomes) do
-    outcome.url = stores[i]:describe()
+    outcome.url, outcome.store = stores[i]:describe(), stores[i]
     result.targets[i] = outcome
     result.ok = result.ok and outcome.ok
     result.stored = result.stored or outcome.stored
@@ -541,10 +545,34 @@ function Job:status(strict)
   return exit.OK
 end
 
+--- Notes what failed in the manifests of what the run has stored: what failed has none of its own. For the
+--- end of the run; what can't be noted is a warning.
+function Job:note_failures()
+  local failures = {}
+  for i, err in ipairs(self.failures) do
+    local message, code = manifest.shown(err.message), math.tointeger(err.code)
+    failures[i] = i <= backup.NOTED and { item = err.item, kind = err.kind, code = code, message = message }
+      or nil
+  end
+  for _, item in ipairs(#failures > 0 and self.items or {}) do
+    for _, outcome in ipairs(item.stored and item.targets or {}) do
+      item.record.failures = failures
+      local key, ok, err = naming.manifest_key(item.item, item.record.time, self.style), true, nil
+      if outcome.stored then
+        ok, err = publish.manifest(outcome.store, key, manifest.encode(item.record, outcome.checked))
+      end
+      if not ok then
+        self:warn(("%s does not name what else failed in this run: %s"):format(key, err.message))
+      end
+    end
+  end
+end
+
 --- Ends the job.
 ---@return true|nil
 ---@return table|nil err the first failure
 function Job:finish()
+  self:note_failures()
   self:close()
   if self.failures[1] then
     return nil, self.failures[1]

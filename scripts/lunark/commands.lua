@@ -234,10 +234,11 @@ function commands.backup.run(context)
     style = options.name_format or found.naming, latest = options.latest, compress = compress,
     work_dir = base, spill = global.work_dir ~= nil, limit_rate = global.limit_rate,
     expect_size = options.expect_size, progress = shown, on_failure = context.report,
-    run = context.run, keep = keep,
+    run = context.run, keep = keep, jobs = global.jobs,
   })
   sys.seal()
   run_policy(found, job)
+  job:note_failures()
   local status = job:status(global.strict)
   shown:close()
   say_outcome(job)

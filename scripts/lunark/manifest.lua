@@ -63,6 +63,7 @@ end
 ---@field warning_count integer
 ---@field unreadable integer
 ---@field details table|nil what the policy notes about the backup, for its restore
+---@field failures table|nil what failed in the same run: list of {item=, kind=, code=, message=}
 
 --- The text of a manifest.
 ---@param record lunark.manifest.Record
@@ -104,6 +105,7 @@ function manifest.encode(record, checked)
     producers = #producers > 0 and producers or nil,
     archive = record.archive,
     details = record.details,
+    failures = record.failures,
     warnings = #warnings > 0 and warnings or nil,
     warning_count = record.warning_count or #warnings,
     unreadable = record.unreadable or 0,

@@ -4,12 +4,11 @@
 -- could not run or found something (a warning); anything else is none. Archives hold backups/DATABASE/...
 
 local before = require "policies.neo4j.before"
+local chain = require "policies.neo4j.chain"
 local command = require "policies.neo4j.command"
-local exec = require "lunark.exec"
 local folder = require "policies.neo4j.folder"
 local fs = require "lunark.fs"
 local lock = require "lunark.lock"
-local log = require "lunark.log"
 local options = require "policies.neo4j.options"
 local policy = require "lunark.policy"
 local restore = require "policies.neo4j.restore"
@@ -43,42 +42,6 @@ local function nothing(run, producer, stale)
     stale and "wrote nothing: what is there is of an earlier run" or "left no backup of " .. run.database)
 end
 
--- The files of a chain that ends with the newest artifact: back to the last full one.
-local function chain_of(job, database, dir, artifacts)
-  if #artifacts < 2 then
-    return artifacts
-  end
-  local argv = command.inspect(job.options, database, dir)
-  local result, err = exec.run(argv)
-  local full, listed = {}, {}
-  for line in (result and result.stdout or ""):gmatch("[^\n]+") do
-    local file = line:match("([^/|%s]+%.backup)")
-    if file then
-      local cells = {}
-      for cell in line:gmatch("[^|]+") do
-        cells[#cells + 1] = cell:match("^%s*(.-)%s*$"):lower()
-      end
-      listed[file], full[file] = true, cells[5] == "true"
-    end
-  end
-  local chain = {}
-  for i = #artifacts, 1, -1 do
-    local file = artifacts[i].file
-    if listed[file] or i == #artifacts then
-      table.insert(chain, 1, artifacts[i])
-    end
-    if full[file] then
-      return chain
-    end
-  end
-  if job.options.version.major >= 2025 and listed[artifacts[#artifacts].file] then
-    return chain -- it lists the latest chain alone
-  end
-  log.warn(("%s: the chain of its backups is not known, all %d files are stored%s")
-    :format(database, #artifacts, err and ": " .. err.message or ""), { item = database })
-  return artifacts
-end
-
 -- Saves a database with what its run has left; `paths` are files and folders of the archive.
 local function save(job, run, producer, paths, details)
   details.database, details.method, details.neo4j_version = run.database, "backup", job.options.version.text
@@ -98,7 +61,8 @@ local function backup4(job, run)
     return nil, err
   end
   local files = fs.readdir(path)
-  if not files or #files == 0 or not folder.changed(old, folder.snapshot(path)) then
+  local written = run.fetched or folder.changed(old, folder.snapshot(path))
+  if not files or #files == 0 or not written then
     return nil, nothing(run, producer, files ~= nil and #files > 0)
   end
   local recovered = job.options.prepare_restore ~= false
@@ -126,7 +90,7 @@ end
 -- Saves the chain that ends with the newest artifact of a database.
 local function save_chain(job, run, producer)
   local paths, files = {}, {}
-  for i, artifact in ipairs(chain_of(job, run.database, run.dir, folder.artifacts(run.dir, run.database))) do
+  for i, artifact in ipairs(chain.of(job.options, run.database, run.dir)) do
     paths[i] = {
       path = run.dir .. "/" .. artifact.file, name = ("backups/%s/%s"):format(run.database, artifact.file),
     }
@@ -141,7 +105,7 @@ local function backup5(job, run)
   local producer, err = tool.run_at(job, run, command.backup5)
   if not producer then
     return nil, err
-  elseif #new_artifacts(run.dir, run.database, old) == 0 then
+  elseif not run.fetched and #new_artifacts(run.dir, run.database, old) == 0 then
     return nil, nothing(run, producer, #old > 0)
   end
   save_chain(job, run, producer)
@@ -161,45 +125,27 @@ local function tidy(job, run)
   end
 end
 
--- Does one database: folders before, `work(run)`, which gives true or nil and an error, and order afterwards.
-local function with_run(job, database, dir, work)
-  local run, err = prepare(job, database, dir)
+-- Does one database: folders before, order afterwards.
+local function backup_one(job, one, dir)
+  local run, err = prepare(job, one.name, dir)
   local ok = run
   if run then
-    ok, err = work(run)
+    run.fetched = one.fetched
+    ok, err = before.space(job, one.name, dir)
+  end
+  if ok then
+    ok, err = (job.options.version.major == 4 and backup4 or backup5)(job, run)
   end
   if not ok then
-    job:fail(database, err)
+    job:fail(one.name, err)
   end
   if run then
     tidy(job, run)
   end
 end
 
-local function backup_one(job, database, dir)
-  with_run(job, database, dir, function(run)
-    local ok, err = before.space(job, database, dir)
-    if not ok then
-      return nil, err
-    end
-    return (job.options.version.major == 4 and backup4 or backup5)(job, run)
-  end)
-end
-
--- Saves a database that a run for a pattern has backed up; what that said is in its report.
-local function save_matching(job, name, dir, producer)
-  with_run(job, name, dir, function(run)
-    local ok, err = fs.write_text(run.log, producer.result.stdout)
-    if ok then
-      save_chain(job, run, producer)
-    end
-    return ok, err
-  end)
-end
-
--- Runs neo4j-admin for all databases that match. Names of what it wrote, and of what is saved already: with
--- Neo4j 5 a run that ends with 0 is one for each database.
-local function backup_matching(job, pattern, dir, done)
+-- Runs neo4j-admin for all databases that match. The names of those that it has written.
+local function fetch_matching(job, pattern, dir)
   local run, err = prepare(job, pattern, dir)
   if not run then
     job:fail(pattern, err)
@@ -227,34 +173,31 @@ local function backup_matching(job, pattern, dir, done)
     job:fail(pattern, err)
   elseif #names == 0 then
     job:fail(pattern, nothing(run, producer))
-  elseif not four then
-    for _, name in ipairs(names) do
-      if not done[name] then
-        done[name] = true
-        save_matching(job, name, dir, producer)
-      end
-    end
   end
   return names
 end
 
--- The databases to back up by name, after those that a pattern stands for were found.
+-- The databases to back up by name: {name=, fetched= (a pattern's run has written it already)}. Each of them
+-- has a run of its own, because that of a pattern does not say how each database fared.
 local function expand(job, dir)
-  local names, done = {}, {}
-  for _, name in ipairs(job.options.names) do
-    done[name] = not name:find("[*?]") or nil
+  local list, known = {}, {}
+  local function add(name, fetched)
+    if not known[name] then
+      known[name] = { name = name }
+      list[#list + 1] = known[name]
+    end
+    known[name].fetched = known[name].fetched or fetched
   end
   for _, name in ipairs(job.options.names) do
-    if done[name] then
-      names[#names + 1] = name
+    if not folder.is_pattern(name) then
+      add(name, false)
     else
-      for _, found in ipairs(backup_matching(job, name, dir, done)) do
-        names[#names + 1] = not done[found] and found or nil
-        done[found] = true
+      for _, found in ipairs(fetch_matching(job, name, dir)) do
+        add(found, true)
       end
     end
   end
-  return names
+  return list
 end
 
 -- The folder that neo4j-admin writes to, and what keeps other runs out of it.
@@ -281,14 +224,14 @@ local function backup_all(job)
   local dir, lock_of_dir = open_folder(job)
   local _ <close> = lock_of_dir
   before.run(job, dir)
-  task.map(expand(job, dir), job.options.parallel, function(database)
-    backup_one(job, database, dir)
+  task.map(expand(job, dir), before.at_once(job), function(one)
+    backup_one(job, one, dir)
   end)
 end
 
 local function dump_all(job)
   before.run(job)
-  task.map(job.options.names, job.options.parallel, function(database)
+  task.map(job.options.names, before.at_once(job), function(database)
     job:save(database, {
       program = command.dump(job.options, database), suffix = ".dump", begins = DUMPS,
       env = { HEAP_SIZE = job.options.heap_size },

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import tarfile
@@ -53,11 +54,17 @@ class Stored(Neo4jCase):
         self.assertNotIn("report", listed)
 
     def test_one_time_and_any_number_at_once(self):
-        began = time.monotonic()
-        self.backup("--parallel", "4", database="a,b,c,system", NEO4J_TEST_SLEEP="1.5")
-        self.assertLess(time.monotonic() - began, 4.5)
-        self.assertEqual(16, len(self.objects()))
-        self.assertEqual(["a", "b", "c", "system"], sorted(self.databases()))
+        for options, width in ((("--parallel", "4"), 4), (("--jobs", "4"), 4), (("--jobs", "4", "--parallel", "1"), 1),
+                               ((), 1)):
+            with self.subTest(options):
+                self.backup(*options, database="a,b,c,system", NEO4J_TEST_TOGETHER=self.path("together"))
+                with open(self.path("together"), encoding="utf-8") as file:
+                    self.assertEqual(width, max(int(line) for line in file), "runs of neo4j-admin at once")
+                os.unlink(self.path("together"))
+                self.assertEqual(["a", "b", "c", "system"], sorted(self.databases()))
+                self.assertEqual(16, len(self.objects()))
+                shutil.rmtree(self.store)
+                os.unlink(self.log)
 
     def test_lines_of_the_log(self):
         done = self.backup("--log-format", "json", "--log-to", "stdout")
@@ -177,6 +184,11 @@ class Asked(Neo4jCase):
                                 ("[::1]:7", "[::1]:7"), ("10.0.0.1", "10.0.0.1:6362")):
             self.assertEqual(expected, self.options(address=given)["from"])
 
+    def test_from_is_address(self):
+        self.lunark("backup", "neo4j", "--from", "one:1,two", "--database", "neo4j", "--to", self.store, "--work-dir", self.work,
+                    env=self.env(NEO4J_ADDR="other"))
+        self.assertIn("--from=one:1", self.calls()[0]["argv"], "a flag comes before the environment")
+
     def test_names(self):
         self.backup(database="Neo4j, system ,,neo4j,backup,backup_test")
         self.assertEqual(["neo4j", "system", "backup", "backup_test"], self.databases())
@@ -248,7 +260,38 @@ class Failed(Neo4jCase):
         self.assertEqual([], self.archives("neo4j"))
         self.assertEqual(1, len(self.archives("system")))
         self.assertRegex(failed.stderr, "lunark: neo4j: neo4j-admin ended with status 1: .*was refused")
+        (noted,) = self.manifest(self.archives("system")[0])["failures"]
+        self.assertEqual(("neo4j", "exit", 1, failure["message"]), tuple(noted[k] for k in ("item", "kind", "code", "message")))
         self.assertEqual([], os.listdir(self.work))
+
+    def test_each_status_of_a_run_is_in_the_manifests(self):
+        other = self.path("other")
+        self.backup("--to", other, database="a,b,c,d,system", NEO4J_TEST_STATUS="b=1,c=3,d=70", NEO4J_TEST_PARTIAL="1", status=1)
+        for database, code in (("a", 0), ("c", 3), ("system", 0)):
+            (archive,) = self.archives(database)
+            for store in (self.store, other):
+                manifest = self.manifest(archive.replace(self.store, store))
+                self.assertEqual([code], [p["code"] for p in manifest["producers"]])
+                self.assertEqual([("b", 1), ("d", 70)], [(f["item"], f["code"]) for f in manifest["failures"]])
+        self.lunark("restore", "--from", self.store, "--item", "a", "--into", self.path("into"))
+        self.backup("--to", other)
+        self.assertNotIn("failures", self.manifest(self.archives("neo4j")[0]))
+
+    def test_a_failure_that_can_not_be_noted(self):
+        pidfile = self.path("pid")
+        child = self.start(*self.args(database="a,b,system"), text=True,
+                           env=self.env(NEO4J_TEST_STATUS="system=1", NEO4J_TEST_PIDFILE=pidfile))
+        for line in child.stderr:
+            if "stored a/" in line:
+                break
+        (archive,) = self.archives("a")
+        manifest = archive.replace(".tar.gz", ".manifest.json")
+        os.unlink(manifest)
+        self.write(os.path.join(manifest, "in/the/way"))
+        said = child.stderr.read()
+        self.assertEqual(1, child.wait(30))
+        self.assertIn("does not name what else failed in this run", said)
+        self.assertIn("failures", self.manifest(self.archives("b")[0]))
 
     def test_each_status(self):
         for code in (4, 64, 70, 127, 255):

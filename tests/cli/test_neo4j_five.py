@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """lunark backup neo4j with Neo4j 5 and later, and dumps, against the stand-in for neo4j-admin."""
 import gzip
+import json
 import os
 import random
 import re
@@ -76,12 +77,22 @@ class Five(Neo4jCase):
         latest = self.names(f"{self.store}/neo4j/neo4j-latest.tar.gz")
         self.assertEqual(self.files("neo4j"), sorted(latest), "latest alone restores")
 
-    def test_a_chain_with_2025(self):
-        self.version = "2025.06.0"
-        keep = ("--backup-dir", self.path("b"), "--remove-existing-files=false", "--remove-backup-files=false")
-        for kind, number in (("AUTO", 1), ("AUTO", 2), ("FULL", 1), ("AUTO", 2), ("DIFF", 3)):
-            self.backup(*keep, "--type", kind, database="neo4j")
-            self.assertEqual(number, len(self.files("neo4j")), kind)
+    def test_a_chain_with_each_release(self):
+        inspect = ["backup", "inspect", "--database=neo4j", "--latest-chain", "--empty"]
+        for version, expected in (("5.24.2", ["database", "backup"]), ("5.26.0", [*inspect, "--show-metadata"]),
+                                  ("2025.06.0", [*inspect, "--show-metadata"]), ("2025.07.0", inspect),
+                                  ("2026.01.1", inspect)):
+            self.version = version
+            keep = ("--backup-dir", self.path(version), "--remove-existing-files=false", "--remove-backup-files=false")
+            for kind, number in (("AUTO", 1), ("AUTO", 2), ("FULL", 1), ("AUTO", 2), ("DIFF", 3)):
+                self.backup(*keep, "--type", kind, database="neo4j")
+                self.assertEqual(number, len(self.files("neo4j")), (version, kind))
+            tail = f"--inspect-path={self.path(version)}" if version == "5.24.2" else self.path(version)
+            self.assertEqual([*expected, tail], self.calls()[-1]["argv"])
+            self.backup(*keep, database="neo4j", NEO4J_TEST_IDLE="1")
+            self.assertEqual(3, len(self.files("neo4j")), "an empty artifact holds nothing")
+            self.backup(*keep, database="neo4j")
+            self.assertEqual(4, len(self.files("neo4j")))
 
     def test_diff_without_full(self):
         failed = self.backup("--type", "DIFF", database="neo4j", status=2)
@@ -97,9 +108,12 @@ class Five(Neo4jCase):
             self.assertRegex(name, f"^backups/{database}/{database}{ARTIFACT}$")
 
     def test_pattern(self):
-        self.backup(database="*", NEO4J_TEST_DATABASES="neo4j,system,backup_test,a-b")
-        self.assertEqual(1, len(self.calls()), "0 is the status of each")
+        done = self.backup("--json", database="*", NEO4J_TEST_DATABASES="neo4j,system,backup_test,a-b")
+        self.assertEqual(["*", "a-b", "backup_test", "neo4j", "system"],
+                         [c["argv"][-1] for c in self.calls() if "--from" in str(c)], "each again, by its name")
+        self.assertEqual([[0]] * 4, [[p["code"] for p in i["producers"]] for i in json.loads(done.stdout)["items"]])
         self.assertEqual(16, len(self.objects()))
+        self.assertEqual(2, len(self.files("neo4j")), "what the pattern fetched, and what was new since")
         (report,) = [n for n in os.listdir(self.store + "/a-b") if ".report." in n and n[0] != "."]
         self.assertIn("backups/.report_a-b/backup.log", self.names(f"{self.store}/a-b/{report}"))
         self.assertRegex(self.files("backup_test")[0], "^backups/backup_test/backup_test" + ARTIFACT)
@@ -110,6 +124,19 @@ class Five(Neo4jCase):
         self.assertEqual([0, 1, 1], [len(self.archives(d)) for d in ("neo4j", "system", "x")])
         self.assertEqual(2, len(self.files("x")), "what the pattern fetched, and what was added by name")
         self.assertIn("*: neo4j-admin ended with status 1", failed.stderr)
+
+    def test_what_a_pattern_fetched_is_not_fetched_again(self):
+        for kind in ("FULL", "AUTO"):
+            self.backup("--type", kind, database="neo*", NEO4J_TEST_DATABASES="neo4j", NEO4J_TEST_IDLE="1")
+            kinds = [[a for a in c["argv"] if "--type" in a] for c in self.calls() if "--from" in str(c)]
+            self.assertEqual([[f"--type={kind}"], ["--type=AUTO"]], kinds[-2:])
+            self.assertEqual(1, len(self.files("neo4j")), "nothing was new")
+
+    def test_a_pattern_and_its_second_run(self):
+        failed = self.backup(database="neo4j,*", NEO4J_TEST_DATABASES="neo4j,system,x", NEO4J_TEST_AGAIN="x=1", status=1)
+        self.assertIn("x: neo4j-admin ended with status 1", failed.stderr)
+        self.assertEqual([1, 1, 0], [len(self.archives(d)) for d in ("neo4j", "system", "x")])
+        self.assertEqual(["*", "neo4j", "system", "x"], [c["argv"][-1] for c in self.calls() if "--from" in str(c)])
 
     def test_success_without_an_artifact(self):
         failed = self.backup(database="neo4j", NEO4J_TEST_EMPTY="1", status=1)

@@ -156,6 +156,33 @@ class Four(RestoreCase):
         self.assertFalse(os.path.exists(self.data + "/databases/neo4j/old"))
         self.nothing_left()
 
+    def test_ended_by_a_signal(self):
+        """The old database is back when the run has ended: a server may be started without another restore."""
+        self.stored()
+        for old in (True, False):
+            if old:
+                self.old()
+            child = self.start(*self.command("--force"), stderr=subprocess.PIPE, env=self.env(
+                NEO4J_TEST_WAIT=self.path("never"), NEO4J_TEST_PIDFILE=self.path("pid")))
+            deadline = time.monotonic() + 30
+            while not os.path.exists(self.data + "/databases/neo4j/half") and time.monotonic() < deadline:
+                time.sleep(0.02)
+            self.assertTrue(os.path.exists(self.data + "/databases/neo4j/half"))
+            self.assertTrue(not old or glob.glob(self.data + "/databases/.neo4j.lunark-old/old"))
+            child.terminate()
+            _, said = child.communicate(timeout=30)
+            self.assertEqual(143, child.returncode, said)
+            if old:
+                self.is_old()
+                shutil.rmtree(self.data + "/databases/neo4j")
+                shutil.rmtree(self.data + "/transactions/neo4j")
+            else:
+                self.assertFalse(os.path.exists(self.data + "/databases/neo4j"))
+            self.nothing_left()
+        done = self.restore()
+        self.assertNotIn("was ended in the middle", done.stderr)
+        self.whole("neo4j", "system")
+
     def test_killed_and_not_started_again_as_such(self):
         self.stored()
         for place in ("databases", "transactions"):

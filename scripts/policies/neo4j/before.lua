@@ -17,17 +17,28 @@ local HEAP_SHARE = 4 -- Java takes this part of the memory where nothing is said
 local OWN = 24 << 20 -- of this program, beside its streams
 local DEPRECATED = { "check_label_scan_store", "check_property_owners" }
 
-local function covers_system(names)
+local function any(names, what)
   for _, name in ipairs(names) do
-    if folder.matches("system", name) then
+    if what(name) then
       return true
     end
   end
   return false
 end
 
+local function covers_system(name)
+  return folder.matches("system", name)
+end
+
 local function size_of(given, name)
   return given[name] and options.convert(given[name], "size", name)
+end
+
+--- How many databases are backed up at once.
+---@param job table
+---@return integer
+function before.at_once(job)
+  return job.options.parallel or job.jobs or 1
 end
 
 local function check_memory(job)
@@ -38,7 +49,8 @@ local function check_memory(job)
   local heap = size_of(given, "heap_size") or limit // HEAP_SHARE
   local each = heap + (size_of(given, "pagecache") or PAGECACHE)
   local own = sys.budget().memory + OWN
-  local needed = each * math.min(given.parallel, #given.names) + own
+  local most = any(given.names, folder.is_pattern) and math.maxinteger or #given.names
+  local needed = each * math.min(before.at_once(job), most) + own
   if needed > limit then
     job:warn(("heap, page cache and lunark want %s of memory, there are %s")
       :format(progress.size(needed), progress.size(limit)), { hint = "lower --heap-size or --pagecache" })
@@ -47,7 +59,7 @@ end
 
 local function check_options(job)
   local given = job.options
-  if not covers_system(given.names) then
+  if not any(given.names, covers_system) then
     job:warn("the database 'system' is not among those that are backed up: users and roles are in it")
   end
   local named = {}

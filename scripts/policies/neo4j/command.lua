@@ -50,7 +50,7 @@ end
 
 --- `neo4j-admin database backup` of Neo4j 5 and later.
 ---@param options table of the policy
----@param run table {address=, database=, dir=}
+---@param run table {address=, database=, dir=, fetched= (a pattern's run has just backed it up)}
 ---@return string[]
 function command.backup5(options, run)
   local argv = { "neo4j-admin", "database", "backup", "--from=" .. run.address }
@@ -59,7 +59,9 @@ function command.backup5(options, run)
   end
   told(argv, options, "keep_failed")
   told(argv, options, "parallel_recovery", false)
-  told(argv, options, "type", "AUTO")
+  -- What a pattern's run has just fetched in full is continued.
+  local again = run.fetched and options.type == "FULL"
+  argv[#argv + 1] = "--type=" .. (again and "AUTO" or options.type or "AUTO")
   argv[#argv + 1] = "--to-path=" .. run.dir
   told(argv, options, "pagecache")
   common(argv, options)
@@ -85,16 +87,24 @@ function command.dump(options, database)
   return argv
 end
 
---- Lists the artifacts of a folder.
+--- Lists the artifacts of a folder. `backup inspect` is there since 5.25; since 2025.07 it always shows what
+--- is in them, and has no option for that.
 ---@param options table of the policy
 ---@param database string
 ---@param dir string
 ---@return string[]
+---@return boolean alone whether it lists the newest chain and nothing else
 function command.inspect(options, database, dir)
-  if options.version.major < 2025 then
-    return { "neo4j-admin", "database", "backup", "--inspect-path=" .. dir }
+  local major, minor = options.version.major, options.version.minor
+  if major == 5 and minor < 25 then
+    return { "neo4j-admin", "database", "backup", "--inspect-path=" .. dir }, false
   end
-  return { "neo4j-admin", "backup", "inspect", "--database=" .. database, "--latest-chain", dir }
+  local argv = { "neo4j-admin", "backup", "inspect", "--database=" .. database, "--latest-chain", "--empty" }
+  if major == 5 or (major == 2025 and minor < 7) then
+    argv[#argv + 1] = "--show-metadata"
+  end
+  argv[#argv + 1] = dir
+  return argv, true
 end
 
 --- `neo4j-admin restore` of Neo4j 4.x, as the restore container of the Labs chart has it.

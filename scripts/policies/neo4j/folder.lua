@@ -16,6 +16,13 @@ local function lua_pattern(pattern)
   return "^" .. escaped .. "$"
 end
 
+--- True for what stands for several names.
+---@param name string
+---@return boolean
+function folder.is_pattern(name)
+  return name:find("[*?]") ~= nil
+end
+
 --- True when the name of a database is or matches the pattern.
 function folder.matches(name, pattern)
   return name:find(lua_pattern(pattern)) ~= nil

@@ -15,6 +15,7 @@ M.declared = {
   address = {
     "list", env = "NEO4J_ADDR", metavar = "HOST[:6362],...", help = "the servers, tried in this order",
   },
+  from = { "list", metavar = "HOST[:6362],...", help = "the same as --address" },
   database = {
     "list", env = "DATABASE", metavar = "NAME,...",
     help = "what to back up; `*` and `?` stand for any letters",
@@ -48,7 +49,10 @@ M.declared = {
   },
   keep_failed = { "boolean", default = false, help = "keep what neo4j-admin set aside (DATABASE.err.N)" },
   check_space = { "boolean", default = true, help = "compare free space with the size of the backup before" },
-  parallel = { "integer", default = 1, min = 1, max = 64, help = "databases that are backed up at once" },
+  parallel = {
+    "integer", min = 1, max = 64,
+    help = "databases that are backed up at once (default: what --jobs says, or else 1)",
+  },
   type = { "enum", values = { "AUTO", "FULL", "DIFF" }, help = "Neo4j 5: kind of backup (default: AUTO)" },
   fallback_to_full = flag("FALLBACK_TO_FULL", "4.x: a full one where an incremental fails (default: true)"),
   check_consistency = flag("CHECK_CONSISTENCY", "4.x: check the backup (default: true)"),
@@ -124,12 +128,13 @@ local function is_address(text)
 end
 
 local function check_addresses(given)
+  given.servers = tool.addresses(given)
   if given.method ~= "backup" then
     return true
-  elseif #(given.address or {}) == 0 then
+  elseif #given.servers == 0 then
     return nil, "policy neo4j: --address is missing", "or set NEO4J_ADDR in the environment"
   end
-  for _, address in ipairs(given.address) do
+  for _, address in ipairs(given.servers) do
     if not is_address(address) then
       return nil, ("--address '%s' is no address"):format(address), "write HOST, HOST:PORT or [IPV6]:PORT"
     end
@@ -160,7 +165,8 @@ local function check_for_version(given)
   return true
 end
 
---- Checks the options and completes them: `names` (databases), `version` ({major=, minor=, text=}).
+--- Checks the options and completes them: `names` (databases), `servers` (addresses), `version` ({major=,
+--- minor=, text=}).
 ---@param given table
 ---@return true|nil
 ---@return string|table|nil message, or an error
@@ -188,7 +194,7 @@ function M.needs(given)
   for _, name in ipairs { "backup_dir", "report_dir" } do
     folders[#folders + 1] = given[name] ~= "" and given[name] or nil
   end
-  for _, address in ipairs(given.address or {}) do
+  for _, address in ipairs(tool.addresses(given)) do
     hosts[#hosts + 1] = is_address(address) and (tool.split_address(address)) or nil -- check says the rest
   end
   return { exec = { "neo4j-admin" }, read = folders, write = folders, net = hosts }

@@ -12,6 +12,7 @@ local machine = require "lunark.machine"
 local naming = require "lunark.naming"
 local state = require "policies.neo4j.restore_state"
 local sys = require "lunark.core.sys"
+local task = require "lunark.task"
 local tool = require "policies.neo4j.tool"
 
 local restore = {}
@@ -131,17 +132,25 @@ local function make(job, one, staging)
   return ok, err
 end
 
+-- Sets the old database aside, makes the new one, and ends with one of the two alone, also when the run is
+-- ended meanwhile: neo4j-admin is over by then.
 local function replace(job, one, staging, marker)
   local dir = job.options.data_dir
-  local ok, err = state.begin(dir, marker, one.database)
-  if ok then
-    ok, err = make(job, one, staging)
+  local ok, err, ended, why
+  do
+    local _ <close> = task.finally(function()
+      ended, why = state.finish(dir, marker)
+    end)
+    ok, err = state.begin(dir, marker, one.database)
+    if ok then
+      ok, err = make(job, one, staging)
+    end
+    if ok then
+      marker.done[one.database] = one.backup.key
+      ok, err = state.write(dir, marker)
+    end
   end
-  if ok then
-    marker.done[one.database] = one.backup.key
-    ok, err = state.write(dir, marker)
-  end
-  assert(state.finish(dir, marker))
+  assert(ended, why)
   return ok, err
 end
 

@@ -103,6 +103,14 @@ function tool.databases(given)
   return list
 end
 
+--- The servers of --from, which only a command line names, or else of --address.
+---@param given table
+---@return string[]
+function tool.addresses(given)
+  local named = given.from or {}
+  return #named > 0 and named or given.address or {}
+end
+
 --- Host and port of an address.
 ---@param address string
 ---@return string host without brackets
@@ -226,8 +234,7 @@ local function unreachable(options, address, why, cause)
 end
 
 --- Runs neo4j-admin with the addresses of the server in turn, until one can be reached. The one that was is
---- the
---- first for the next database.
+--- the first for the next database.
 ---@param job table
 ---@param run table as for tool.run; `address` becomes the one that was taken
 ---@param make fun(options: table, run: table): string[] command line
@@ -235,7 +242,6 @@ end
 ---@return table|nil err
 function tool.run_at(job, run, make)
   local options = job.options
-  options.servers = options.servers or table.move(options.address, 1, #options.address, 1, {})
   local order = table.move(options.servers, 1, #options.servers, 1, {})
   local err
   for i, address in ipairs(order) do

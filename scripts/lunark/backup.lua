@@ -34,9 +34,6 @@ backup.KEY_TRIES = 120
 --- How often an item is read again because another run took its key in the meantime.
 backup.CONFLICT_TRIES = 8
 
---- Failures that a manifest names at most.
-backup.NOTED = 100
-
 local WORK = "^lunark%-%x+$" -- names of work folders
 
 local OPEN = {
@@ -548,23 +545,8 @@ end
 --- Notes what failed in the manifests of what the run has stored: what failed has none of its own. For the
 --- end of the run; what can't be noted is a warning.
 function Job:note_failures()
-  local failures = {}
-  for i, err in ipairs(self.failures) do
-    local message, code = manifest.shown(err.message), math.tointeger(err.code)
-    failures[i] = i <= backup.NOTED and { item = err.item, kind = err.kind, code = code, message = message }
-      or nil
-  end
-  for _, item in ipairs(#failures > 0 and self.items or {}) do
-    for _, outcome in ipairs(item.stored and item.targets or {}) do
-      item.record.failures = failures
-      local key, ok, err = naming.manifest_key(item.item, item.record.time, self.style), true, nil
-      if outcome.stored then
-        ok, err = publish.manifest(outcome.store, key, manifest.encode(item.record, outcome.checked))
-      end
-      if not ok then
-        self:warn(("%s does not name what else failed in this run: %s"):format(key, err.message))
-      end
-    end
+  for _, message in ipairs(publish.failures(self.items, self.failures, self.style)) do
+    self:warn(message)
   end
 end
 

@@ -13,6 +13,7 @@ local transfer = require "lunark.transfer"
 local publish = {}
 
 local NO_COPY = "`latest` is a copy, which needs the right to read: permit that, or give --no-latest"
+local NAMED = 100 -- failures that a manifest names at most
 local RACES = 5 -- times that another run may move `latest` between our look and our copy
 
 -- Errors that say no more than that these credentials may not read.
@@ -209,6 +210,38 @@ function publish.object(store, record, sent, options)
     }
   end
   return { ok = true, stored = true, checked = checked, latest = moved }
+end
+
+-- Errors as manifests name them.
+local function named(failures)
+  local out = {}
+  for i, err in ipairs(failures) do
+    local message, code = manifest.shown(err.message), math.tointeger(err.code)
+    out[i] = i <= NAMED and { item = err.item, kind = err.kind, code = code, message = message } or nil
+  end
+  return out
+end
+
+--- Writes once more the manifests of what a run has stored, with what failed in the same run.
+---@param items table list of {item=, stored=, record=, targets = list of lunark.publish.Outcome with `store`}
+---@param failures table list of errors; without one nothing is written
+---@param style string form of TIME
+---@return string[] messages about manifests that could not be written
+function publish.failures(items, failures, style)
+  local wrong = {}
+  for _, item in ipairs(#failures > 0 and items or {}) do
+    for _, outcome in ipairs(item.stored and item.targets or {}) do
+      item.record.failures = named(failures)
+      local key, ok, err = naming.manifest_key(item.item, item.record.time, style), true, nil
+      if outcome.stored then
+        ok, err = publish.manifest(outcome.store, key, manifest.encode(item.record, outcome.checked))
+      end
+      if not ok then
+        wrong[#wrong + 1] = ("%s does not name what else failed in this run: %s"):format(key, err.message)
+      end
+    end
+  end
+  return wrong
 end
 
 return publish

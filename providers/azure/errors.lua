@@ -19,7 +19,8 @@ local CODES = {
   AccountRequiresHttps = { "usage", false, "write https:// in the endpoint" },
   AuthenticationFailed = { "auth", false, KEYS },
   AuthorizationFailure = {
-    "auth", false, "the account's firewall or its rules keep this network or identity out",
+    "auth", false, "the account's firewall or its rules keep this network or identity out (Azurite: or the "
+      .. "key is wrong)",
   },
   AuthorizationPermissionMismatch = { "auth", false, "a permission is missing: " .. ROLE },
   AuthorizationProtocolMismatch = { "auth", false, "the SAS is for https only" },

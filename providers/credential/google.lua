@@ -453,6 +453,10 @@ function google.from_metadata(context)
       return nil, none
     elseif not body and err.status == 404 then
       return bad("attach a service account to the machine or the pod", "%s knows no service account", where)
+    elseif not body and not met and err.kind == "auth" then
+      -- Google's gives a token to all that ask as it wants to be asked: this one is another's.
+      return bad(NONE, "there are no Google credentials: none in options, environment and files, and %s",
+        err.message)
     elseif not body then
       return nil, err
     end

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 
@@ -23,6 +24,16 @@ from google_server import AUDIENCE, CLIENT, EMAIL, METADATA, GoogleServer, refus
 PROXY = "http://127.0.0.1:1"
 READ = {"get", "list"}
 DOC = os.path.join(ROOT, "docs", "stores-gcs.md")
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """What is no metadata server."""
+
+    def do_GET(self):
+        self.send_error(403)
+
+    def log_message(self, *_):
+        pass
 
 
 class Case(harness.Case):
@@ -196,6 +207,16 @@ class Credentials(Case):
 
     def test_no_metadata(self):
         failed = self.backup({"GCE_METADATA_HOST": "127.0.0.1:1", "NO_GCE_CHECK": ""}, status=3)
+        self.assertIn("there are no Google credentials: none in options, environment and files", failed.stderr)
+        self.assertIn("set GOOGLE_APPLICATION_CREDENTIALS to a key file", failed.stderr)
+
+    def test_another_in_the_place_of_the_metadata_server(self):
+        other = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+        self.addCleanup(other.server_close)
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        self.addCleanup(other.shutdown)
+        host = f"127.0.0.1:{other.server_port}"
+        failed = self.backup({"GCE_METADATA_HOST": host, "NO_GCE_CHECK": ""}, status=3)
         self.assertIn("there are no Google credentials: none in options, environment and files", failed.stderr)
         self.assertIn("set GOOGLE_APPLICATION_CREDENTIALS to a key file", failed.stderr)
 

@@ -122,6 +122,7 @@ struct lk_archive *lk_archive_new(const struct lk_archive_options *options, stru
     pthread_mutex_init(&archive->mutex, NULL);
     archive->exclude_caches = options->exclude_caches;
     archive->one_file_system = options->one_file_system;
+    archive->whole = options->whole;
     archive->in_flight = options->in_flight > 2 ? options->in_flight : 2;
     if (copy_roots(archive, options, err))
         goto failed;
@@ -172,6 +173,8 @@ static void read_stage(void *arg)
     walk.problem = lk_archive_problem;
     walk.arg = a;
     int result = walk_roots(a, &walk, &a->error);
+    if (result == 0 && a->error.kind != LK_OK) /* after the last entry that was visited */
+        result = -1;
     if (result == 0)
         result = lk_pack_finish(&a->pack, &a->error);
     a->stats.members = a->pack.sent;

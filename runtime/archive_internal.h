@@ -23,7 +23,7 @@ struct lk_archive {
     struct lk_archive_root *roots;
     size_t root_count;
     struct lk_exclude *exclude;
-    bool exclude_caches, one_file_system;
+    bool exclude_caches, one_file_system, whole;
     int in_flight;
     bool started;
     int stop;     /* atomic: cancelled */

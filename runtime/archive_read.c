@@ -22,6 +22,8 @@ static void warn(struct lk_archive *a, enum lk_warning_kind kind, const char *so
                  const char *message)
 {
     lk_stats_warn(&a->stats, kind, source, message);
+    if (a->whole && kind != LK_WARN_SKIPPED && a->error.kind == LK_OK)
+        lk_error_set(&a->error, LK_IO, "%s: %s", source, message);
 }
 
 static void warn_errno(struct lk_archive *a, const char *source, const char *what, int errnum)
@@ -344,5 +346,5 @@ int lk_archive_visit(void *arg, const struct lk_walk_entry *entry)
     else
         result = other(a, entry, &entry->st);
     __atomic_add_fetch(&a->files_done, 1, __ATOMIC_RELAXED);
-    return result;
+    return a->error.kind != LK_OK ? -1 : result;
 }

@@ -20,6 +20,7 @@ struct lk_archive_options {
     size_t exclude_count;
     bool exclude_caches; /* directories with a valid CACHEDIR.TAG: only the tag is kept */
     bool one_file_system;
+    bool whole;    /* what can't be read, changes or vanishes fails the stream: no warning */
     int in_flight; /* chunks of LK_MEMBER_SIZE that may exist at once */
 };
 

@@ -106,13 +106,14 @@ static int create(lua_State *L)
 {
     static const char *const keys[] = {"roots", "exclude", "exclude_caches", "one_file_system",
                                        "level", "engine",  "jobs",           "index",
-                                       NULL};
+                                       "whole", NULL};
     struct lk_archive_options options;
     struct lk_error err;
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     lk_check_keys(L, 1, "archive.create", keys);
     read_options(L, "archive.create", &options);
+    options.whole = lk_opt_boolean(L, 1, "whole", false);
     struct archive_box *box = lua_newuserdatauv(L, sizeof *box, 0);
     *box = (struct archive_box){.archive = NULL};
     luaL_setmetatable(L, ARCHIVE_CLASS);

@@ -15,6 +15,7 @@ local archive = {}
 ---@field exclude string[]|nil patterns as in tar --exclude: not anchored, `*` matches `/` too
 ---@field exclude_caches boolean|nil keep only the tag of directories with a CACHEDIR.TAG, default false
 ---@field one_file_system boolean|nil leave out what is mounted below a root, default false
+---@field whole boolean|nil what can't be read, changes or vanishes fails the stream, default false: warnings
 ---@field level string|integer|nil "fast", "balanced", "best", "none" or 1 to 12, default "balanced"
 ---@field engine string|nil "auto", "zlib", "libdeflate" or "isal", default "auto"
 ---@field jobs integer|nil members compressed at once, default as the runtime's

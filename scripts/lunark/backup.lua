@@ -470,7 +470,7 @@ end
 
 --- Saves one item. Can be called from several tasks. A failure is noted in the job, which goes on.
 --- The source is one of
---- `{ paths = { path | {path=, name=}, ... }, exclude =, exclude_caches =, one_file_system = }`,
+--- `{ paths = { path | {path=, name=}, ... }, exclude =, exclude_caches =, one_file_system =, whole = }`,
 --- `{ program = { "pg_dump", ... }, suffix = ".dump", env =, cwd =, user =, timeout =, ok =, ... }`,
 --- `{ stream = Stream, suffix = }`; each with `compress`, `expect_size`, and `producers` and `warnings`
 --- and `details` (a table) for the manifest, when programs ran before; and `report = { paths = {...} }`, an

@@ -18,7 +18,7 @@ local COMMON = {
   suffix = true, compress = true, producers = true, warnings = true, expect_size = true, details = true,
   report = true,
 }
-local PATHS = { paths = true, exclude = true, exclude_caches = true, one_file_system = true }
+local PATHS = { paths = true, exclude = true, exclude_caches = true, one_file_system = true, whole = true }
 local PROGRAM = {
   program = true, env = true, clean_env = true, cwd = true, user = true, group = true, stdin = true,
   timeout = true, grace = true, allow_empty = true, ok = true, begins = true,
@@ -110,7 +110,7 @@ local function open_paths(self, given, level)
   }
   local made, err = archive.create {
     roots = roots, exclude = given.exclude, exclude_caches = given.exclude_caches,
-    one_file_system = given.one_file_system, level = level, index = true,
+    one_file_system = given.one_file_system, whole = given.whole, level = level, index = true,
   }
   if not made then
     return nil, exit.unreachable(err)

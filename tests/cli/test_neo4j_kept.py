@@ -183,6 +183,18 @@ class Stores(Neo4jCase):
         self.assertEqual(2, len(self.archives("system")), "the other is stored all the same")
         self.assertEqual([], os.listdir(self.work))
 
+    def test_a_file_that_can_not_be_read_is_no_part_of_a_backup(self):
+        self.backup(database="neo4j")
+        latest = content(self.store + "/neo4j/neo4j-latest.tar.gz")
+        plain = [] if os.getuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+        done = subprocess.run([*plain, LUNARK, *self.args()], env=environment(**self.env(NEO4J_TEST_UNREADABLE="1")),
+                              capture_output=True, text=True, timeout=60)
+        self.assertEqual(1, done.returncode, done.stderr)
+        self.assertRegex(done.stderr, "lunark: .*/backups/neo4j/neostore: can't be opened: permission denied")
+        self.assertEqual([], self.archives("system"))
+        self.assertEqual(1, len(self.archives("neo4j")))
+        self.assertEqual(latest, content(self.store + "/neo4j/neo4j-latest.tar.gz"))
+
     def test_latest_that_can_not_be_moved(self):
         self.write("store/neo4j/neo4j-latest.tar.gz/in/the/way")
         failed = self.backup(status=1)

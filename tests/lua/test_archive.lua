@@ -111,6 +111,24 @@ function TestArchive:test_estimate()
   lu.assertEquals(found, { files = 3, bytes = 3000004 })
 end
 
+-- A file whose size is not what there is to read.
+function TestArchive:test_whole()
+  local path = "/sys/kernel/uevent_seqnum"
+  local made = assert(archive.create { roots = { self.dir .. "/tree", path } })
+  assert(assert(made:stream()):read_all(1 << 24))
+  local warning = made:result().warnings[1]
+  lu.assertEquals({ warning.kind, warning.path }, { "changed", path })
+  for _, roots in ipairs { { path, self.dir .. "/tree" }, { self.dir .. "/tree", path } } do
+    made = assert(archive.create { roots = roots, whole = true })
+    local text, err = assert(made:stream()):read_all(1 << 24)
+    lu.assertNil(text)
+    lu.assertEquals(err.kind, "io")
+    lu.assertStrContains(err.message, path .. ": " .. warning.message)
+  end
+  made = assert(archive.create { roots = { self.dir .. "/tree" }, whole = true })
+  assert(assert(made:stream()):read_all(1 << 24))
+end
+
 function TestArchive:test_misuse()
   local root = self.dir .. "/tree"
   misuse("'roots' must name at least one path", archive.create, {})

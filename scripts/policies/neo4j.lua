@@ -46,7 +46,8 @@ end
 local function save(job, run, producer, paths, details)
   details.database, details.method, details.neo4j_version = run.database, "backup", job.options.version.text
   job:save(run.database, {
-    paths = paths, whole = true, producers = { producer }, warnings = { CHECKED[producer.code] }, details = details,
+    paths = paths, whole = true, details = details,
+    producers = { producer }, warnings = { CHECKED[producer.code] },
     report = { paths = { { path = run.report, name = "backups/.report_" .. run.database } } },
   })
 end

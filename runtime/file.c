@@ -309,7 +309,13 @@ int lk_file_free_bytes(struct lk_caps *caps, const char *path, uint64_t *bytes,
         resolve(caps, LK_CAP_WRITE, path, real, err) < 0) {
         return -1;
     }
-    if (statvfs(real, &vfs) < 0) {
+    while (statvfs(real, &vfs) < 0) {
+        /* What is not there yet will be on the file system of what it is made in. */
+        char *slash = errno == ENOENT ? strrchr(real, '/') : NULL;
+        if (slash && slash > real) {
+            *slash = 0;
+            continue;
+        }
         return disk_error(err, errno, "look at the file system of", path);
     }
     *bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;

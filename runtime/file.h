@@ -40,7 +40,7 @@ int lk_file_size(struct lk_file *file, uint64_t *size, struct lk_error *err);
 int lk_file_lock(struct lk_file *file, struct lk_error *err);
 /* A directory to be synced with lk_file_sync, so that names made in it last. Needs write. */
 struct lk_file *lk_file_open_dir(struct lk_caps *caps, const char *path, struct lk_error *err);
-/* What an unprivileged user may still write there. */
+/* What an unprivileged user may still write there, or where it would be made. */
 int lk_file_free_bytes(struct lk_caps *caps, const char *path, uint64_t *bytes,
                        struct lk_error *err);
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * lua_sink.c - what reads a stream to its end: discard, hash, to_file. And work on stage threads
- * that a task waits for. Owns the stream while it reads. The bytes never enter Lua. The work runs
- * on a stage thread, the rest on the loop. */
+ * lua_sink.c - what reads a stream to its end: discard, hash, to_file, to_stdout. And work on stage
+ * threads that a task waits for. Owns the stream while it reads. The bytes never enter Lua. The
+ * work runs on a stage thread, the rest on the loop. */
 #include "lua_stream.h"
 
 #include <lauxlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SINK_CLASS "lunark.stream.sink"
 
@@ -59,6 +60,7 @@ struct sink {
     struct lk_stream_box *box; /* anchored by the user value */
     struct lk_stream *stream;
     struct lk_file *file;
+    bool to_stdout;
     struct lk_hasher *hashers[LK_DIGEST_COUNT];
     unsigned set;
     unsigned char digests[LK_DIGEST_COUNT][LK_DIGEST_MAX];
@@ -87,6 +89,13 @@ static void work(struct lk_stage_op *stage)
     struct lk_chunk *chunk;
     int rc;
 
+    if (sink->to_stdout) {
+        stage->rc = lk_stream_drain(sink->stream, STDOUT_FILENO, &sink->bytes, &stage->err);
+        if (stage->rc < 0) {
+            lk_stream_cancel(sink->stream);
+        }
+        return;
+    }
     while ((rc = lk_stream_read(sink->stream, &chunk, &stage->err)) == LK_STREAM_DATA) {
         rc = take_chunk(sink, chunk, &stage->err);
         lk_chunk_unref(chunk);
@@ -276,6 +285,16 @@ int lk_sink_to_file(lua_State *L)
     struct sink *sink = push_sink(L, box);
     sink->file = lk_file_ref(file);
     sink->stream = lk_take_stream(L, 1, "stream.to_file");
+    return lk_stage_park(L, lua_gettop(L), &sink->stage);
+}
+
+int lk_sink_to_stdout(lua_State *L)
+{
+    struct lk_stream_box *box = lk_check_stream(L, "stream.to_stdout", false);
+    struct sink *sink = push_sink(L, box);
+
+    sink->to_stdout = true;
+    sink->stream = lk_take_stream(L, 1, "stream.to_stdout");
     return lk_stage_park(L, lua_gettop(L), &sink->stage);
 }
 

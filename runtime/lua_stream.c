@@ -418,6 +418,7 @@ static void open_classes(lua_State *L)
                                        {"discard", lk_sink_discard},
                                        {"hash", lk_sink_hash},
                                        {"to_file", lk_sink_to_file},
+                                       {"to_stdout", lk_sink_to_stdout},
                                        {"parts", lk_stream_parts},
                                        {"state", stream_state},
                                        {"bytes", stream_bytes},

@@ -51,10 +51,11 @@ int lk_stage_park(lua_State *L, int index, struct lk_stage_op *stage);
 /* A cancel function for work that can't be stopped, and is waited for. */
 void lk_stage_wait(struct lk_op *op);
 
-/* lua_sink.c: discard, hash and to_file, methods of a Stream. */
+/* lua_sink.c: discard, hash, to_file and to_stdout, methods of a Stream. */
 int lk_sink_discard(lua_State *L);
 int lk_sink_hash(lua_State *L);
 int lk_sink_to_file(lua_State *L);
+int lk_sink_to_stdout(lua_State *L);
 void lk_open_sinks(lua_State *L);
 /* Reads a list of digest names at index into a bit set. */
 unsigned lk_check_digests(lua_State *L, int index, const char *function);

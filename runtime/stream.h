@@ -86,6 +86,8 @@ struct lk_stream *lk_stream_of_fd(struct lk_pool *pool, int fd, size_t chunk_siz
 int lk_stream_to_fd(struct lk_pool *pool, struct lk_stream *input, int fd,
                     void (*done)(void *arg, const struct lk_error *err, uint64_t bytes), void *arg,
                     struct lk_error *err);
+/* The same on the caller's thread, which blocks; input and fd stay the caller's. */
+int lk_stream_drain(struct lk_stream *input, int fd, uint64_t *bytes, struct lk_error *err);
 /* At most `bytes_per_second` pass (token bucket of one second); a filter stage. */
 struct lk_stream *lk_stream_limit(struct lk_pool *pool, struct lk_stream *input,
                                   uint64_t bytes_per_second, struct lk_error *err);

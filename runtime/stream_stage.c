@@ -289,6 +289,22 @@ static void run_sink(void *arg)
     free(sink);
 }
 
+int lk_stream_drain(struct lk_stream *input, int fd, uint64_t *bytes, struct lk_error *err)
+{
+    struct sink sink = {.input = input, .fd = fd, .wake = make_wake(err)};
+    int rc = -1;
+
+    if (sink.wake >= 0) {
+        sink.type = type_of(fd);
+        lk_stream_wakes(input, LK_STREAM_CONSUMER, sink.wake, NULL);
+        rc = pump_sink(&sink, err);
+        lk_stream_wakes(input, LK_STREAM_CONSUMER, -1, NULL);
+        close(sink.wake);
+    }
+    *bytes = sink.bytes;
+    return rc;
+}
+
 int lk_stream_to_fd(struct lk_pool *pool, struct lk_stream *input, int fd,
                     void (*done)(void *arg, const struct lk_error *err, uint64_t bytes), void *arg,
                     struct lk_error *err)

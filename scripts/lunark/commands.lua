@@ -14,8 +14,8 @@ local place = require "lunark.place"
 local policy = require "lunark.policy"
 local progress = require "lunark.progress"
 local prune_command = require "lunark.prune_command"
-local restore = require "lunark.restore"
 local restore_command = require "lunark.restore_command"
+local restore_into = require "lunark.restore_into"
 local retention = require "lunark.retention"
 local scripts = require "lunark.scripts"
 local store = require "lunark.store"
@@ -248,61 +248,6 @@ function commands.backup.run(context)
   return status
 end
 
--- --- restore ---
-
-commands.restore = {
-  summary = "restore a backup into a folder, or as a policy does it",
-  options = {
-    from = restore_command.options.from,
-    item = { "string", metavar = "NAME", help = "which item, where the store has several" },
-    at = { "string", metavar = "TIME", help = "which backup: its time, or `latest` (the newest)" },
-    into = { "string", required = true, metavar = "DIR", help = "folder that it is restored into" },
-    overwrite = { "boolean", help = "the folder may have something in it, which is replaced" },
-  },
-}
-
-function commands.restore.plan(plan, declared)
-  local scan = commandline.scan(plan.words, declared, 1)
-  plan.help = plan.help or scan.help
-  plan.epilog = plan.help and not scan.words[1] and restore_command.policies_text() or nil
-  if scan.words[1] then
-    restore_command.plan(plan, scan.words[1], scan, plan.groups[2][2])
-  end
-end
-
-local open_store = restore_command.open_store
-
-function commands.restore.run(context)
-  local options, global = context.options, context.global
-  local at = restore_command.at_of(options.at)
-  options.from = place.of(options.from, "--from", context.plan.title, "LUNARK_FROM")
-  local from = open_store(options.from)
-  if from.key and (options.item or at) then
-    error(usage("--from names one archive: --item and --at say nothing there"))
-  end
-  options.into = fs.absolute(options.into)
-  sys.allow("read", options.into)
-  sys.allow("write", options.into)
-  sys.seal()
-  local shown <close> = progress.start(global.progress)
-  local result, err = restore.run(from, {
-    item = options.item, at = at, into = options.into, overwrite = options.overwrite, progress = shown,
-    limit_rate = global.limit_rate,
-  })
-  shown:close()
-  if not result then
-    err.url = err.url or url.shown(options.from)
-    error(err)
-  end
-  local status = (global.strict and result.warnings > 0) and exit.PARTIAL or exit.OK
-  if global.json then
-    result.time = result.time and time.rfc3339(result.time)
-    result.status = status
-    output.json(result)
-  end
-  return status
-end
-
 -- --- list ---
 
 commands.list = {
@@ -317,7 +262,7 @@ commands.list = {
 function commands.list.run(context)
   local options = context.options
   options.url = place.of(options.url, "URL", context.plan.title)
-  local from = open_store(options.url)
+  local from = restore_command.open_store(options.url)
   sys.seal()
   local backups, err = list.scan(from, options.item)
   if not backups then
@@ -348,6 +293,7 @@ function commands.list.run(context)
 end
 
 commands.prune = prune_command
+commands.restore = restore_into
 commands.verify = verify_command
 
 -- --- run ---

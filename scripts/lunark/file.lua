@@ -17,7 +17,7 @@ file.open = core.open
 ---@return boolean|nil, lunark.Error|nil
 file.sync_dir = core.sync_dir
 
---- Bytes that may still be written to the file system of a path.
+--- Bytes that may still be written to the file system of a path, or of where it would be made.
 ---@param path string
 ---@return integer|nil, lunark.Error|nil
 file.free_bytes = core.free_bytes

@@ -19,25 +19,26 @@ local function usage(message, hint)
   return nil, sys.error { kind = "usage", message = message, hint = hint }
 end
 
--- Makes the folder, or makes sure that nothing in it is overwritten by accident.
-local function prepare(into, overwrite)
+-- Whether the folder is there and may be restored into: nothing in it is overwritten by accident.
+local function look(into, may_have)
   local info, err = fs.stat(into)
-  if info then
-    if info.type ~= "directory" then
-      return usage(("%s is a %s, a directory expected"):format(into, info.type))
+  if not info then
+    if err.kind == "not_found" then
+      return "missing"
     end
-    local names
-    names, err = fs.readdir(into)
-    if not names then
-      return nil, err
-    elseif #names > 0 and not overwrite then
-      return usage(("%s is not empty"):format(into), "restore into another folder, or add --overwrite")
-    end
-    return true
-  elseif err.kind ~= "not_found" then
     return nil, err
+  elseif info.type ~= "directory" then
+    return usage(("%s is a %s, a directory expected"):format(into, info.type))
   end
-  return fs.mkdir_granted(into)
+  local names
+  names, err = fs.readdir(into)
+  if not names then
+    return nil, err
+  elseif #names > 0 and not may_have then
+    return usage(("%s is not empty"):format(into),
+      "restore into another folder, or add --overwrite or --existing")
+  end
+  return "there"
 end
 
 -- What the backup must be: size and hash, from its manifest or from the mark on `latest`.
@@ -90,9 +91,31 @@ local function is_tar(backup, expected)
   return backup.suffix == ".tar.gz" or backup.suffix == ".tgz" or backup.suffix == ".tar"
 end
 
-local function extract(stream, into, options)
+local ENTRY = 512 -- what an entry counts for beside its data
+local RATIO = 250 -- of an archive of which nothing is known; what is larger than 256 MiB counts
+
+-- What an archive may unpack to: as much as its manifest says, or what is usual.
+local function limits(expected, options)
+  local max_bytes, max_ratio = options.max_size, options.max_ratio
+  local counts = expected.raw_size and expected.archive
+  if counts and not max_bytes then
+    local entries = 0
+    for _, name in ipairs { "files", "directories", "links", "others" } do
+      entries = entries + (counts[name] or 0)
+    end
+    max_bytes = expected.raw_size + ENTRY * (entries + 1)
+  elseif not max_bytes and not max_ratio then
+    max_ratio = RATIO
+  end
+  return max_bytes, max_ratio
+end
+
+local function extract(stream, expected, options)
+  local max_bytes, max_ratio = limits(expected, options)
   local job, err = archive.extract(stream, {
-    into = into, overwrite = options.overwrite, owner = options.owner, devices = true,
+    into = options.into, overwrite = options.overwrite, existing = options.existing, owner = options.owner,
+    mode = options.mode, devices = options.devices, strip = options.strip, map = options.map,
+    max_bytes = max_bytes, max_ratio = max_ratio,
   })
   if not job then
     return nil, err
@@ -102,14 +125,33 @@ local function extract(stream, into, options)
     local at = extraction:progress()
     return { read = at.bytes, files = at.files }
   end) or nil
-  return extraction:wait()
+  local result
+  result, err = extraction:wait()
+  if not result and err.kind == "corrupt" and err.message:find("^the archive [hg]") then
+    err.hint = "if it is what it should be, raise --max-size or --max-ratio"
+  end
+  return result, err
 end
 
--- A program's output: written under a name that shows it is not whole yet, then renamed.
-local function write_file(stream, into, backup)
+-- A program's output as it was: what it unpacks to is compared with its manifest, too.
+local function plain_output(stream, backup, expected, options)
+  local plain = backup.suffix:find("%.gz$") and stream:gunzip() or stream
+  local size = options.max_size == nil and expected.kind and expected.raw_size or nil
+  return size and plain:verify { size = size, name = backup.key } or plain
+end
+
+local function name_file(part, path, options)
+  local existing = options.existing or options.overwrite and "replace" or "error"
+  if existing ~= "replace" and fs.lstat(path) then
+    return nil, sys.error { kind = "conflict", message = path .. " exists in the target" }
+  end
+  return fs.rename(part, path)
+end
+
+-- Written under a name that shows it is not whole yet, then renamed.
+local function write_file(plain, into, backup, options)
   local name = backup.item .. backup.suffix:gsub("%.gz$", "")
   local path, part = into .. "/" .. name, ("%s/.%s.lunark-%d.tmp"):format(into, name, sys.pid())
-  local plain = backup.suffix:find("%.gz$") and stream:gunzip() or stream
   local out, err = file.open(part, "w", tonumber("600", 8))
   if not out then
     return nil, err
@@ -122,13 +164,23 @@ local function write_file(stream, into, backup)
     ok, err = handle:sync()
   end
   if ok then
-    ok, err = fs.rename(part, path)
+    ok, err = name_file(part, path, options)
   end
   if not ok then
     fs.unlink(part)
     return nil, err
   end
-  return { files = 1, directories = 0, links = 0, others = 0, bytes = bytes, warnings = {}, path = path }
+  return {
+    files = 1, directories = 0, links = 0, others = 0, skipped = 0, bytes = bytes, warnings = {}, path = path,
+  }
+end
+
+local function write_out(plain)
+  local bytes, err = plain:to_stdout()
+  if not bytes then
+    return nil, err
+  end
+  return { files = 1, directories = 0, links = 0, others = 0, skipped = 0, bytes = bytes, warnings = {} }
 end
 
 -- The bytes are compared with what they must be on their way: damage is the end of the stream.
@@ -138,9 +190,12 @@ local function unpack_into(stream, backup, expected, options)
   }
   local result, err
   if is_tar(backup, expected) then
-    result, err = extract(checked, options.into, options)
+    result, err = extract(checked, expected, options)
+  elseif options.to_stdout then
+    result, err = write_out(plain_output(checked, backup, expected, options))
   else
-    result, err = write_file(checked, options.into, backup)
+    local plain = plain_output(checked, backup, expected, options)
+    result, err = write_file(plain, options.into, backup, options)
   end
   if not result and err.kind == "corrupt" then
     if not err.message:find(backup.key, 1, true) then
@@ -177,15 +232,19 @@ function restore.expected(store, backup)
   return expected
 end
 
---- Reads one backup into a folder: an archive is extracted, other data becomes a file ITEM.SUFFIX. What was
---- read is compared with what it must be before this returns.
+--- Reads one backup into a folder: an archive is extracted, other data becomes a file ITEM.SUFFIX, or goes
+--- to standard output. What was read is compared with what it must be before this returns.
 ---@param store table
 ---@param backup lunark.list.Backup
 ---@param expected table as restore.expected gives it
----@param options table {into=, overwrite=, owner=, progress=, limit_rate=}
----@return table|nil result {files, directories, links, others, bytes, warnings, path}
+---@param options lunark.restore.Options without item, at, dry_run and space_check
+---@return table|nil result {files, directories, links, others, skipped, bytes, warnings, path}
 ---@return table|nil err
 function restore.read(store, backup, expected, options)
+  if options.to_stdout and is_tar(backup, expected) then
+    return usage(backup.key .. " is an archive of files, and standard output takes one",
+      "restore it with --into")
+  end
   local stream, err = store:get(backup.key)
   if not stream then
     return nil, err.kind == "not_found" and err or exit.unreachable(err)
@@ -195,10 +254,8 @@ function restore.read(store, backup, expected, options)
   end
   local body <close> = stream
   local result
-  result, err = unpack_into(body, backup, expected, {
-    into = options.into, overwrite = options.overwrite, owner = options.owner, progress = options.progress,
-    name = backup.item,
-  })
+  result, err = unpack_into(body, backup, expected,
+    setmetatable({ name = backup.item }, { __index = options }))
   if not result then
     err.exit = err.kind ~= "corrupt" and exit.FAILED or nil
     return nil, err
@@ -214,15 +271,68 @@ end
 ---@class lunark.restore.Options
 ---@field item string|nil
 ---@field at integer|string|nil seconds since 1970, or "latest"
----@field into string folder
----@field overwrite boolean|nil
+---@field into string|nil folder; or
+---@field to_stdout boolean|nil a program's output goes to standard output
+---@field overwrite boolean|nil existing = "replace"
+---@field existing string|nil "error", "skip", "replace" or "keep-newer": the folder may have something in it
+---@field owner string|nil "auto", "keep" or "none"
+---@field mode string|nil "keep" or "umask"
+---@field devices boolean|nil
+---@field strip integer|nil
+---@field map string[][]|nil {from, to} each
+---@field max_size integer|nil bytes that may be written, default as the manifest says
+---@field max_ratio integer|nil times the archive's size, default 250 where there is no manifest; 0 = any
+---@field dry_run boolean|nil
+---@field space_check boolean|nil false: free space is not looked at
 ---@field progress table|nil lunark.progress
 ---@field limit_rate integer|nil bytes a second
+
+-- Free bytes where it goes to; an error when that is too little. nil where neither can be known.
+local function check_space(expected, options)
+  local free = file.free_bytes(options.into)
+  local needed = expected.raw_size
+  if not free or not needed or free >= needed or options.space_check == false then
+    return free
+  end
+  local text = "%d bytes are free for %s, the backup has %d"
+  return usage(text:format(free, options.into, needed),
+    "restore it elsewhere; if it has large holes, or replaces what is there, add --no-space-check")
+end
+
+-- The folder is there (but for a dry run) and has room. Free bytes, where that is known.
+local function make_room(expected, options)
+  local there, err = look(options.into, options.overwrite or options.existing)
+  if not there then
+    return nil, err
+  end
+  local free
+  free, err = check_space(expected, options)
+  if not err and there == "missing" and not options.dry_run then
+    local _
+    _, err = fs.mkdir_granted(options.into)
+  end
+  return free, err
+end
+
+local function plan_of(store, backup, expected, options, free)
+  local counts = expected.archive
+  local what = counts and ("%d files, %s"):format(counts.files or 0, progress.size(expected.raw_size or 0))
+    or expected.raw_size and progress.size(expected.raw_size) or "contents unknown"
+  local where = options.to_stdout and "to standard output"
+    or ("into %s, %s free"):format(options.into, free and progress.size(free) or "unknown how much is")
+  log.info(("would restore %s from %s (%s stored; %s) %s"):format(backup.key, store:describe(),
+    progress.size(backup.size or expected.size or 0), what, where), { item = backup.item, key = backup.key })
+  return {
+    dry_run = true, item = backup.item, key = backup.key, time = backup.time, state = backup.state,
+    into = options.into, size = backup.size or expected.size, raw_size = expected.raw_size, free = free,
+    files = counts and counts.files, warnings = 0,
+  }
+end
 
 --- Restores one backup.
 ---@param store table lunark.store; its `key` names one object
 ---@param options lunark.restore.Options
----@return table|nil result {item, key, time, files, bytes, warnings}
+---@return table|nil result {item, key, time, files, bytes, warnings}; with `dry_run` what would be done
 ---@return table|nil err
 function restore.run(store, options)
   local backup, err = restore.find(store, options.item, options.at)
@@ -234,11 +344,16 @@ function restore.run(store, options)
   if not expected then
     return nil, err
   end
-  local ok
-  ok, err = prepare(options.into, options.overwrite)
-  if not ok then
-    err.url = options.into
-    return nil, err
+  local free
+  if options.into then
+    free, err = make_room(expected, options)
+    if err then
+      err.url = options.into
+      return nil, err
+    end
+  end
+  if options.dry_run then
+    return plan_of(store, backup, expected, options, free)
   end
   local began = sys.monotonic()
   local result
@@ -247,12 +362,14 @@ function restore.run(store, options)
     return nil, err
   end
   local seconds = sys.monotonic() - began
-  log.info(("restored %s into %s: %d files, %s in %s"):format(backup.key, options.into, result.files,
+  log.info(("restored %s %s: %d files, %s in %s"):format(backup.key,
+    options.into and "into " .. options.into or "to standard output", result.files,
     progress.size(result.bytes), progress.duration(seconds)), { item = backup.item, key = backup.key })
   return {
     item = backup.item, key = backup.key, time = backup.time, state = backup.state, into = options.into,
     files = result.files, directories = result.directories, links = result.links, others = result.others,
-    bytes = result.bytes, warnings = #(result.warnings or {}), seconds = seconds, path = result.path,
+    skipped = result.skipped, bytes = result.bytes, warnings = #(result.warnings or {}), seconds = seconds,
+    path = result.path,
   }
 end
 

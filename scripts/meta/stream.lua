@@ -61,6 +61,11 @@ function Stream:hash(names) end
 ---@return integer|nil bytes, lunark.Error|nil
 function Stream:to_file(file) end
 
+--- Writes it to standard output; parks. Ends with an error of code EPIPE when nobody reads that any more.
+---@return integer|nil bytes
+---@return lunark.Error|nil err
+function Stream:to_stdout() end
+
 ---@class lunark.PartsOptions
 ---@field size? integer bytes of a part, default 8 MiB
 ---@field width? integer parts that exist at once, default 2

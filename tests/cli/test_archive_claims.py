@@ -32,8 +32,8 @@ class Odd(Case):
         self.lunark("backup", "files", self.tree, "--to", self.path("store"), "--name", "n", *more, **how)
         return self.archive()
 
-    def restored(self):
-        self.lunark("restore", "--from", self.path("store"), "--into", self.path("into"))
+    def restored(self, *args):
+        self.lunark("restore", "--from", self.path("store"), "--into", self.path("into"), *args)
         return describe(self.path("into") + self.tree)
 
     def unpacked(self, *command):
@@ -93,7 +93,7 @@ class Odd(Case):
         self.assertEqual((tarfile.BLKTYPE, 259, 70000), kinds["block"])
         self.assertEqual(tarfile.FIFOTYPE, kinds["fifo"][0])
         want = describe(self.tree)
-        self.assertEqual(want, self.restored())
+        self.assertEqual(want, self.restored("--devices"))
         self.assertEqual(want, self.unpacked("tar", "--force-local", "-xpzf", archive))
         for name in ("character", "block"):
             self.assertEqual(os.lstat(self.path("src", name)).st_rdev,

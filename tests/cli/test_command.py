@@ -25,7 +25,7 @@ class Command(Case):
     def test_what_is_no_command(self):
         self.assertIn("a command is missing", self.lunark(status=2).stderr)
         failed = self.lunark("bakup", status=2)
-        self.assertEqual("lunark: there is no command 'bakup'\nhint: there are: backup, restore, list, run, scripts\n",
+        self.assertEqual("lunark: there is no command 'bakup'\nhint: there are: backup, restore, list, verify, prune, run, scripts\n",
                          failed.stderr)
 
     def test_scripts(self):

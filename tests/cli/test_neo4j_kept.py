@@ -279,29 +279,5 @@ class Before(Neo4jCase):
         child.wait(20)
 
 
-class NoRoom(Neo4jCase):
-    """A work folder on a file system of 1 MiB, in a mount namespace of its own."""
-
-    def in_small(self, *args, size="1m", **env):
-        os.makedirs(self.work)
-        script = f'mount -t tmpfs -o size={size} none {self.work} && exec "$@"'
-        return subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", LUNARK, *args],
-                              env=environment(**self.env(**env)), capture_output=True, text=True, timeout=60)
-
-    def test_full_at_half(self):
-        done = self.in_small(*self.args(), NEO4J_TEST_BYTES="3000000")
-        self.assertEqual(1, done.returncode, done.stderr)
-        self.assertRegex(done.stderr, "lunark: neo4j: neo4j-admin ended with status 1: .*No space left on device")
-        self.assertRegex(done.stderr, f"hint: .* are free in {self.work}/.*: make room")
-        self.assertEqual([], self.objects())
-
-    def test_the_backup_before_was_larger(self):
-        self.backup("--work-dir", self.path("other"), database="neo4j", NEO4J_TEST_BYTES="3000000")
-        done = self.in_small(*self.args(database="neo4j"))
-        self.assertEqual(1, done.returncode)
-        self.assertIn("the backup before had 2.9 MiB", done.stderr)
-        self.assertEqual(1, len(self.calls()))
-
-
 if __name__ == "__main__":
     main()

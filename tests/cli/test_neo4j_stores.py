@@ -41,11 +41,20 @@ class Chart(Neo4jCase):
             f"{stamp}.tar.gz", "latest.tar.gz", f"{stamp}.report.tar.gz", f"{stamp}.manifest.json")), sorted(keys))
         self.assertEqual([], self.left(self.path("backups")))
 
+    def test_local(self):
+        self.lunark("backup", "neo4j", "--backup-dir", self.path("backups"), env=self.env(
+            NEO4J_ADDR=self.address, DATABASE="neo4j,system", LUNARK_TO=self.store))
+        found = [os.path.relpath(os.path.join(folder, name), self.store) for folder, _, names in os.walk(self.store)
+                 for name in names if name[0] != "."]
+        self.check(found)
+
     def test_s3(self):
         server = self.s3()
         env = dict(server.env(), AWS_ENDPOINT_URL=server.endpoint, AWS_REGION=server.region)
-        self.run_chart("aws", "s3://bucket", env)
+        self.run_chart("aws", "s3://bucket/", env)
         self.check(server.objects("bucket"))
+        self.run_chart("aws", "s3://bucket/some/where/", env)
+        self.check([key for key in server.objects("bucket") if key.startswith("some")], "some/where/")
         self.assertEqual([], list(server.uploads("bucket")))
         self.restore_chart("aws", "s3://bucket", env)
 

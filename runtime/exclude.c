@@ -84,8 +84,7 @@ static const char *one(const char *p, const char *s, size_t *len)
     return *p == *s ? p + 1 : NULL;
 }
 
-/* True if the pattern matches all of s, or s up to a slash. */
-static bool matches(const char *p, const char *s)
+bool lk_pattern_matches(const char *p, const char *s)
 {
     const char *star = NULL, *again = NULL;
     while (*s) {
@@ -114,10 +113,10 @@ static bool matches(const char *p, const char *s)
 
 static bool anywhere(const char *pattern, const char *path)
 {
-    if (matches(pattern, path))
+    if (lk_pattern_matches(pattern, path))
         return true;
     for (const char *s = strchr(path, '/'); s; s = strchr(s + 1, '/'))
-        if (s[1] && s[1] != '/' && matches(pattern, s + 1))
+        if (s[1] && s[1] != '/' && lk_pattern_matches(pattern, s + 1))
             return true;
     return false;
 }

@@ -59,3 +59,17 @@ struct lk_entry *lk_entries_add(struct lk_entries *entries, const char *path, si
     entries->last = entry;
     return entry;
 }
+
+int lk_path_compare(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    size_t len = a_len < b_len ? a_len : b_len;
+
+    for (size_t i = 0; i < len; i++) {
+        if (a[i] != b[i]) {
+            unsigned char left = a[i] == '/' ? 0 : (unsigned char)a[i];
+            unsigned char right = b[i] == '/' ? 0 : (unsigned char)b[i];
+            return left < right ? -1 : 1;
+        }
+    }
+    return a_len < b_len ? -1 : a_len > b_len;
+}

@@ -45,6 +45,9 @@ struct lk_entries *lk_entries_new(struct lk_error *err);
 /* Appends a zeroed entry with that path. */
 struct lk_entry *lk_entries_add(struct lk_entries *entries, const char *path, size_t len,
                                 struct lk_error *err);
+/* The order of paths in a walk: as bytes, but `/` comes before every other one, so what is below a
+ * directory lies side by side, right behind it. Less than, equal to or more than 0. */
+int lk_path_compare(const char *a, size_t a_len, const char *b, size_t b_len);
 /* Frees one entry that is in no list any more, and its `large`. NULL is allowed. */
 void lk_entry_free(struct lk_entry *entry);
 

@@ -156,7 +156,9 @@ int lk_footer_read(const unsigned char *tail, uint64_t file_size, struct lk_foot
     if (open_member(tail, LK_FOOTER_SIZE, LK_MEMBER_FOOTER, &c, &size, err) < 0) {
         return -1;
     }
-    footer->partial = fixed32(&c) & LK_FOOTER_PARTIAL;
+    uint32_t flags = fixed32(&c);
+    footer->partial = flags & LK_FOOTER_PARTIAL;
+    footer->ordered = flags & LK_FOOTER_ORDERED;
     footer->list_at = fixed64(&c);
     footer->list_size = fixed64(&c);
     footer->blocks = fixed64(&c);

@@ -12,6 +12,7 @@ struct lk_footer {
     uint64_t list_at, list_size; /* where the list members are */
     uint64_t blocks, members, entries, raw;
     bool partial; /* the list does not name every block */
+    bool ordered; /* the records come in the order of their paths, lk_path_compare */
 };
 
 struct lk_block_ref {

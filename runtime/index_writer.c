@@ -45,7 +45,9 @@ struct lk_index_writer {
     uint64_t previous_member;
     int64_t previous_mtime;
     char path[LK_PATH_MAX]; /* of the previous record */
-    size_t path_len;
+    size_t path_len;        /* 0 at the start of a block */
+    size_t last_len;        /* of `path`, also then */
+    bool disordered;        /* a path came before one that it should follow */
     char first_path[LIST_PATH_MAX];
     size_t first_len;
 
@@ -320,7 +322,14 @@ static int encode_record(struct lk_index_writer *w, const struct lk_entry *e, ui
 
 static void remember_path(struct lk_index_writer *w, const struct lk_entry *e)
 {
-    w->path_len = e->path_len < LK_PATH_MAX ? e->path_len : LK_PATH_MAX;
+    size_t len = e->path_len < LK_PATH_MAX ? e->path_len : LK_PATH_MAX;
+    int order = w->entries > 1 ? lk_path_compare(w->path, w->last_len, e->path, len) : -1;
+
+    /* Of two paths that are cut to the same, nothing is known. */
+    if (order > 0 || (order == 0 && len < e->path_len)) {
+        w->disordered = true;
+    }
+    w->path_len = w->last_len = len;
     memcpy(w->path, e->path, w->path_len);
     if (w->block_records == 1) {
         w->first_len = w->path_len < LIST_PATH_MAX ? w->path_len : LIST_PATH_MAX;
@@ -438,7 +447,7 @@ int lk_index_writer_finish(struct lk_index_writer *w, struct lk_error *err)
     }
     w->done_last = NULL;
     unsigned char *p = w->payload;
-    lk_put32(p + 4, w->partial ? LK_FOOTER_PARTIAL : 0);
+    lk_put32(p + 4, (w->partial ? LK_FOOTER_PARTIAL : 0) | (w->disordered ? 0 : LK_FOOTER_ORDERED));
     lk_put64(p + 8, list_at);
     lk_put64(p + 16, w->offset - list_at);
     lk_put64(p + 24, w->blocks);

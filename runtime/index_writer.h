@@ -11,6 +11,7 @@ enum {
         4096, /* bytes of a path that a record holds; of a longer one these and its length */
     LK_FOOTER_SIZE = 94,   /* of the footer member, the last bytes of the file */
     LK_FOOTER_PARTIAL = 1, /* flag: the list does not name every block */
+    LK_FOOTER_ORDERED = 2, /* flag: the records come in the order of their paths */
     LK_RECORD_HASH = 1,    /* flags of a record: its SHA-256 is the next one of the block */
     LK_RECORD_LARGE = 2,   /* its data goes on in the following members */
     LK_RECORD_CUT = 4      /* the path is longer than what is here */

@@ -155,6 +155,7 @@ int lk_open_file(lua_State *L);
 int lk_open_exec(lua_State *L);
 int lk_open_archive(lua_State *L);
 int lk_open_check(lua_State *L);
+int lk_open_index(lua_State *L);
 int lk_open_http(lua_State *L);
 int lk_open_crypto(lua_State *L);
 int lk_open_log(lua_State *L);

@@ -167,6 +167,7 @@ static const struct {
     {"lunark.core.exec", lk_open_exec},     {"lunark.core.archive", lk_open_archive},
     {"lunark.core.http", lk_open_http},     {"lunark.core.crypto", lk_open_crypto},
     {"lunark.core.log", lk_open_log},       {"lunark.core.check", lk_open_check},
+    {"lunark.core.index", lk_open_index},
 };
 
 static const char *const system_modules[] = {"cjson", "lxp",   "argparse", "luaunit",

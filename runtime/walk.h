@@ -25,6 +25,9 @@ struct lk_exclude;
 
 struct lk_exclude *lk_exclude_new(const char *const *patterns, size_t count, struct lk_error *err);
 void lk_exclude_free(struct lk_exclude *exclude);
+/* One pattern by these rules, but from the path's beginning on: true if it matches all of the path,
+ * or all up to a slash. */
+bool lk_pattern_matches(const char *pattern, const char *path);
 /* Whole rules for one path; also true when a directory above it is excluded. */
 bool lk_exclude_path(const struct lk_exclude *exclude, const char *path);
 /* The same for a path whose directories are known not to be excluded; base = its last component.

@@ -3,7 +3,9 @@
 local lu = require "luaunit"
 
 local FOLDER = "scripts/meta/"
-local MODULES = { "archive", "check", "crypto", "exec", "file", "http", "log", "stream", "sys", "task" }
+local MODULES = {
+  "archive", "check", "crypto", "exec", "file", "http", "index", "log", "stream", "sys", "task",
+}
 
 local function text_of(name)
   local file <close> = assert(io.open(FOLDER .. name .. ".lua"))

@@ -98,6 +98,7 @@ def read(data):
     names = ("list_at", "list_size", "blocks", "members", "entries", "raw")
     payload = member(data, len(data) - 94, 3)[3]
     footer = dict(zip(names, struct.unpack_from("<6Q", payload, 8)))
+    flags, = struct.unpack_from("<I", payload, 4)
     assert footer["list_at"] + footer["list_size"] == len(data) - 94
     blocks, table, rows = list(read_list(data, footer["list_at"], footer["list_size"])), [], []
     for at, size, members, records, raw, path in blocks:
@@ -108,6 +109,8 @@ def read(data):
         table += block_table
         rows += block_rows
     assert (len(blocks), len(table), len(rows)) == (footer["blocks"], footer["members"], footer["entries"])
+    paths = [row[0].replace(b"/", b"\0") for row in rows]
+    assert not flags & 2 or all(a <= b for a, b in zip(paths, paths[1:])), "the paths are not in order"
     return footer, blocks, table, rows
 
 

@@ -1,0 +1,441 @@
+-- SPDX-License-Identifier: MIT
+-- The index of an archive in a store, by ranged reads: footer and list with the end of the object, blocks
+-- when they are wanted. How to use it:
+--
+--   local found <close> = assert(index.open(store, "data/data-2026-01-31T020000Z.tar.gz"))
+--   for record, err in found:find({ "etc/*.conf" }) do print(record and record.path or err) end
+--
+-- A failure of the index, not of the store, has `err.index`: "none" (kind not_found) or "damaged" (kind
+-- corrupt). Such an archive can be read whole. What is here checks the index against itself: a block is where
+-- the list says, has as many records and members, and its members fill the file up to it. docs/format.md has
+-- the format. Needs lunark.store objects whose store can "range".
+
+local core = require "lunark.core.index"
+local log = require "lunark.log"
+local retry = require "lunark.retry"
+local sys = require "lunark.core.sys"
+local task = require "lunark.task"
+
+local index = { compare = core.compare, matches = core.matches }
+
+local TAIL = 64 << 10 -- read at once; the list of some 500,000 files fits
+local LIST_MAX = 16 << 20
+local WIDTH = 16 -- reads of blocks at once
+local GAP, SPAN = 16 << 10, 256 << 10 -- blocks so near to each other are read at once, up to so much
+local PATH_CUT = 128 -- bytes that the list has of a path
+
+---@class lunark.Index
+---@field key string
+---@field size integer bytes of the archive
+---@field footer lunark.index.Footer
+local Index = {}
+Index.__index = Index
+
+local function damaged(format, ...)
+  local err = sys.error {
+    kind = "corrupt", message = "the index of the archive is damaged: " .. format:format(...),
+  }
+  err.index = "damaged"
+  return nil, err
+end
+
+-- What the C module says is about the index.
+local function about_index(err)
+  err.index = err.kind == "not_found" and "none" or "damaged"
+  return nil, err
+end
+
+-- --- reading ---
+
+-- The bytes first to last of the object as a string. A body that breaks off is read again.
+local function fetch(self, first, last)
+  local store, key = self.store, self.key
+  return retry.run(function()
+    local stream, info = store:get(key, { first, last })
+    if not stream then
+      info.retryable = nil -- the store has tried again already
+      return nil, info
+    end
+    local body <close> = stream
+    self.etag = self.etag or info.etag
+    if info.size and info.size ~= self.size or info.etag ~= self.etag then
+      return nil, sys.error {
+        kind = "conflict", message = ("%s was replaced while it was read"):format(key), hint = "try again",
+      }
+    end
+    local text, err = body:read_all(last - first + 1)
+    if text and #text ~= last - first + 1 then
+      return nil, sys.error {
+        kind = "network", message = ("%s: %d bytes expected, %d came"):format(key, last - first + 1, #text),
+      }
+    end
+    return text, err
+  end, { what = ("%s: get %s"):format(store:describe(), key), log = log })
+end
+
+-- Reads bytes of the object; those of its end are here already.
+local function read(self, first, last)
+  if first >= self.tail_at then
+    return self.tail:sub(first - self.tail_at + 1, last - self.tail_at + 1)
+  end
+  return fetch(self, first, last)
+end
+
+-- --- the list ---
+
+-- One page of the list: its refs, each with where the block before it ends, and the path that the next
+-- records begin with.
+local function decode(self, page)
+  local refs, following = core.list(self.list, page.at)
+  if not refs then
+    return about_index(following)
+  end
+  local ends, path = page.after, page.following
+  for _, ref in ipairs(refs) do
+    ref.after = ends
+    ends = ref.at + ref.size
+  end
+  for i = #refs, 1, -1 do
+    refs[i].following = path
+    path = refs[i].records > 0 and refs[i].path or path
+  end
+  return refs, following, ends, path
+end
+
+-- Looks at the whole list once: where its pages are, and whether it fits the footer.
+local function survey(self)
+  local footer, pages, at, after = self.footer, self.pages, 0, 0
+  local blocks, records, members = 0, 0, 0
+  while at < #self.list do
+    local page = { at = at, after = after }
+    local refs, following, ends, path = decode(self, page)
+    if not refs then
+      return nil, following
+    end
+    page.path = path
+    for _, ref in ipairs(refs) do
+      if ref.at < ref.after or ref.size < 1 or ref.at + ref.size > footer.list_at then
+        return damaged("the list names a block at byte %d, which can't be there", ref.at)
+      end
+      blocks, records, members = blocks + 1, records + ref.records, members + ref.members
+    end
+    pages[#pages + 1] = page
+    at, after = following, ends
+  end
+  for i = #pages - 1, 1, -1 do
+    pages[i].following = pages[i + 1].path or pages[i + 1].following
+  end
+  if blocks ~= footer.blocks or records ~= footer.records or members ~= footer.members
+    or after ~= footer.list_at then
+    return damaged("list and footer don't fit together")
+  end
+  return true
+end
+
+-- Iterates over all refs; one page of the list is decoded at a time.
+local function each_ref(self)
+  local number, place, refs = 0, 0, {}
+  return function()
+    place = place + 1
+    while place > #refs do
+      number, place = number + 1, 1
+      if number > #self.pages then
+        refs = {}
+        return nil
+      end
+      refs = assert(decode(self, self.pages[number]))
+    end
+    return refs[place]
+  end
+end
+
+-- --- opening ---
+
+--- Opens the index of an archive.
+---@param store table lunark.store
+---@param key string
+---@param size integer|nil of the object, where it is known; else the store is asked
+---@return lunark.Index|nil
+---@return table|nil err with `index`, see above; else of the store
+function index.open(store, key, size)
+  if not size then
+    local info, err = store:head(key)
+    if not info then
+      return nil, err
+    end
+    size = info.size
+  end
+  local self = setmetatable({ store = store, key = key, size = size, pages = {} }, Index)
+  self.tail_at = size
+  if size == 0 then
+    return about_index(sys.error { kind = "not_found", message = "the archive has no index" })
+  end
+  local first = math.max(0, size - TAIL)
+  local tail, err = fetch(self, first, size - 1)
+  if not tail then
+    return nil, err
+  end
+  self.tail, self.tail_at = tail, first
+  self.footer, err = core.footer(tail, size)
+  if not self.footer then
+    return about_index(err)
+  elseif self.footer.partial then
+    return damaged("its list does not name every block")
+  elseif self.footer.list_size > LIST_MAX then
+    return damaged("a list of %d bytes", self.footer.list_size)
+  end
+  self.list = ""
+  if self.footer.list_size > 0 then
+    self.list, err = read(self, self.footer.list_at, size - 1 - 94)
+  end
+  if not self.list then
+    return nil, err
+  end
+  local ok
+  ok, err = survey(self)
+  if not ok then
+    return nil, err
+  end
+  return self
+end
+
+-- --- blocks ---
+
+-- Compares a block with what the list says of it.
+local function check(block, ref)
+  local records, members = block:count()
+  if records ~= ref.records or members ~= ref.members then
+    return damaged("the block at byte %d has %d records and %d members, the list says %d and %d", ref.at,
+      records, members, ref.records, ref.members)
+  end
+  local ends = ref.after
+  if members > 0 then
+    local at, _, raw_at = block:member(1)
+    local last, size = block:member(members)
+    ends = last + size
+    if at ~= ref.after or raw_at ~= ref.raw_at then
+      return damaged("the members of the block at byte %d don't begin where the block before it ends", ref.at)
+    end
+  end
+  if ends ~= ref.at then
+    return damaged("the members of the block at byte %d end at byte %d", ref.at, ends)
+  elseif records > 0 and block:record(1).path:sub(1, PATH_CUT) ~= ref.path then
+    return damaged("the block at byte %d begins with another path than the list says", ref.at)
+  end
+  return block
+end
+
+-- The blocks of refs that lie near to each other, in one read.
+local function read_span(self, refs)
+  local first = refs[1].at
+  local last = refs[#refs].at + refs[#refs].size - 1
+  local bytes, err = read(self, first, last)
+  if not bytes then
+    return nil, err
+  end
+  local blocks = {}
+  for i, ref in ipairs(refs) do
+    local block
+    block, err = core.block(bytes, ref.at - first)
+    if not block then
+      return about_index(err)
+    end
+    block, err = check(block, ref)
+    if not block then
+      return nil, err
+    end
+    blocks[i] = block
+  end
+  return blocks
+end
+
+--- One block.
+---@param ref lunark.index.Ref
+---@return lunark.index.Block|nil
+---@return table|nil err
+function Index:block(ref)
+  local blocks, err = read_span(self, { ref })
+  if not blocks then
+    return nil, err
+  end
+  return blocks[1]
+end
+
+-- Gathers wanted refs into spans.
+local function each_span(self, wanted)
+  local next_ref = each_ref(self)
+  local ahead
+  return function()
+    local span = { ahead }
+    ahead = nil
+    while true do
+      local ref = next_ref()
+      if not ref then
+        break
+      elseif not wanted or wanted(ref) then
+        local last = span[#span]
+        local size = last and ref.at + ref.size - span[1].at
+        if last and (ref.at - last.at - last.size > GAP or size > SPAN) then
+          ahead = ref
+          break
+        end
+        span[#span + 1] = ref
+      end
+    end
+    return span[1] and span or nil
+  end
+end
+
+--- Iterates over blocks in the order of the file, several reads ahead: `for block, ref in index:blocks()`.
+--- When one can't be had, the last turn gives false and the error.
+---@param wanted? fun(ref: lunark.index.Ref): boolean which; `ref.following` is the path of the first record
+--- behind the block
+---@return fun(): lunark.index.Block|false|nil, lunark.index.Ref|table
+function Index:blocks(wanted)
+  local next_span = each_span(self, wanted)
+  local group = task.group(WIDTH)
+  local queue, first, last, ended, place = {}, 1, 0, false, 0
+  local function fill()
+    while not ended and last - first < WIDTH do
+      local span = next_span()
+      if not span then
+        ended = true
+        return
+      end
+      last = last + 1
+      local slot = { refs = span, done = task.event() }
+      queue[last] = slot
+      group:spawn(function()
+        slot.blocks, slot.err = read_span(self, span)
+        slot.ready = true
+        slot.done:wake()
+      end)
+    end
+  end
+  local function step()
+    while true do
+      fill()
+      local slot = queue[first]
+      if not slot then
+        return nil
+      end
+      while not slot.ready do
+        slot.done:wait()
+      end
+      if not slot.blocks then
+        queue, ended = {}, true
+        return false, slot.err
+      end
+      place = place + 1
+      if place <= #slot.blocks then
+        return slot.blocks[place], slot.refs[place]
+      end
+      queue[first] = nil
+      first, place = first + 1, 0
+    end
+  end
+  return step, nil, nil, group
+end
+
+--- Iterates over all records: `for record, err in index:records()`. The last turn gives false and an error if
+--- it could not go on.
+---@return fun(): lunark.index.Record|false|nil, lunark.index.Block|table, lunark.index.Ref
+function Index:records()
+  return self:find({ "" })
+end
+
+-- --- paths ---
+
+--- A glob as it is matched: without `/` and `./` before it, and without `/` behind it.
+---@param glob string
+---@return string
+function index.clean(glob)
+  local clean, count = glob, 1
+  while count > 0 do
+    clean, count = clean:gsub("^%.?/+", "")
+  end
+  return clean == "." and "" or (clean:gsub("/+$", ""))
+end
+
+-- Where a path lies to all paths that begin with the prefix: -1 before them, 1 behind, 0 among them, or not
+-- known.
+local function side(path, prefix)
+  if path:sub(1, #prefix) == prefix then
+    return 0
+  elseif #path >= PATH_CUT and prefix:sub(1, #path) == path then
+    return 0
+  end
+  return core.compare(path, prefix)
+end
+
+-- True if a block can have a path with one of the prefixes.
+local function can_hold(prefixes)
+  return function(ref)
+    if ref.records == 0 then
+      return false
+    end
+    for _, prefix in ipairs(prefixes) do
+      if side(ref.path, prefix) <= 0 and not (ref.following and side(ref.following, prefix) < 0) then
+        return true
+      end
+    end
+    return false
+  end
+end
+
+-- Which blocks can have what the globs select.
+local function bounds(self, globs)
+  local prefixes = {}
+  for i, glob in ipairs(globs) do
+    prefixes[i] = self.footer.ordered and index.clean(glob):match("^[^*?%[\\]*") or ""
+  end
+  return can_hold(prefixes)
+end
+
+-- The numbers of the records that the globs select, in order.
+local function matches(block, globs, seen)
+  local numbers, known = {}, {}
+  for _, glob in ipairs(globs) do
+    local number = block:next(1, glob)
+    while number do
+      if seen then
+        seen[glob] = (seen[glob] or 0) + 1
+      end
+      if not known[number] then
+        known[number] = true
+        numbers[#numbers + 1] = number
+      end
+      number = block:next(number + 1, glob)
+    end
+  end
+  if #globs > 1 then
+    table.sort(numbers)
+  end
+  return numbers
+end
+
+--- Iterates over what globs select, in the order of the archive: `for record, block, ref in
+--- index:find(globs)`. A glob is a pattern as --exclude takes it, from the beginning of the path on; with a
+--- directory goes all below it. The last turn gives false and an error if it could not go on.
+---@param globs string[] clean ones, see index.clean
+---@param seen table<string, integer>|nil gets how many each one has selected
+---@return fun(): lunark.index.Record|false|nil, lunark.index.Block|table, lunark.index.Ref
+function Index:find(globs, seen)
+  local next_block, _, _, closing = self:blocks(bounds(self, globs))
+  local block, ref, numbers, place = nil, nil, {}, 0
+  return function()
+    while true do
+      place = place + 1
+      if numbers[place] then
+        return block:record(numbers[place]), block, ref
+      end
+      block, ref = next_block()
+      if not block then
+        return block, ref
+      end
+      numbers, place = matches(block, globs, seen), 0
+    end
+  end, nil, nil, closing
+end
+
+return index

@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 from deploy_case import CHART, HELM, DeployCase  # noqa: E402
-from harness import main  # noqa: E402
+from harness import ROOT, main  # noqa: E402
 
 REQUIRED = {"neo4jaddr": "my-neo4j.default.svc.cluster.local:6362", "bucket": "s3://my-bucket", "cloudProvider": "aws",
             "secretName": "neo4j-aws-credentials"}
@@ -27,6 +27,16 @@ BOOLEANS = {
 }
 FLAGS = {"checkIndexStructure": "--check-index-structure", "prepareRestore": "--prepare-restore", "keepFailed": "--keep-failed",
          "parallelRecovery": "--parallel-recovery", "expandCommands": "--expand-commands", "verbose": "--verbose"}
+# The values of the Labs chart, with their defaults.
+LABS = {
+    "image": "gcr.io/neo4j-helm/backup", "imageTag": "4.4.10", "podLabels": {}, "podAnnotations": {},
+    "neo4jaddr": "holder-neo4j.default.svc.cluster.local:6362", "bucket": "gs://test-neo4j", "database": "neo4j,system",
+    "cloudProvider": "gcp", "secretName": "neo4j-gcp-credentials", "serviceAccountName": "", "jobSchedule": "0 */12 * * *",
+    "backoffLimit": 6, "pageCache": "2G", "heapSize": "2G", "fallbackToFull": "true", "checkConsistency": "true",
+    "checkIndexes": "true", "checkGraph": "true", "checkLabelScanStore": "true", "checkPropertyOwners": "false",
+    "removeExistingFiles": "true", "removeBackupFiles": "true", "tempVolume": {"emptyDir": {}},
+    "tempVolumeMount": {"subPath": ""}, "shareProcessNamespace": False, "sidecarContainers": [],
+}
 # The examples of the Labs chart's documentation, as they stand there.
 EXAMPLES = {
     "aws": ["neo4jaddr=my-neo4j.default.svc.cluster.local:6362", "bucket=s3://my-bucket", r"database=neo4j\,system",
@@ -74,6 +84,26 @@ class Rendered(DeployCase):
         self.assertEqual(self.volume(job, "credentials")["secret"]["items"], [{"key": "credentials", "path": "credentials"}])
         self.assertEqual({"name": "backup", "emptyDir": {}}, self.volume(job, "backup"))
         self.assertEqual(ENV, self.environment(job))
+
+    def test_values_are_those_of_the_labs_chart(self):
+        """Each name is there, with the same default, but for those that docs/deploy.md tells of."""
+        with open(os.path.join(CHART, "values.yaml"), encoding="utf-8") as file:
+            (values,) = self.read_yaml(file.read())
+        with open(os.path.join(ROOT, "docs", "deploy.md"), encoding="utf-8") as file:
+            told = file.read().split("## Coming from the Labs chart")[1].split("\n## ")[0]
+        different = {name for name, default in LABS.items() if values[name] != default}
+        self.assertEqual({"image", "imageTag", "neo4jaddr", "bucket", "secretName", "backoffLimit", "tempVolume"}, different)
+        for name in different:
+            self.assertIn(f"`{name}", told)
+        self.assertEqual({}, values["tempVolume"])
+        for name in ("neo4jaddr", "bucket", "secretName"):
+            self.assertEqual("", values[name], "a placeholder")
+
+    def test_databases_is_database(self):
+        for values in ({"databases": "a,b"}, {"databases": "a,b", "database": None}, {"databases": None, "database": "a,b"},
+                       {"databases": "", "database": "a,b"}):
+            self.assertEqual(dict(ENV, DATABASE="a,b"), self.environment(self.render({**REQUIRED, **values})))
+        self.assertIn("a,b of my-neo4j", self.notes({**REQUIRED, "databases": "a,b"}))
 
     def test_examples_of_the_documentation(self):
         for name, sets in EXAMPLES.items():
@@ -179,6 +209,7 @@ class Rendered(DeployCase):
     def test_names(self):
         self.assertEqual(52, len(self.render(REQUIRED, release="r" * 48)["metadata"]["name"]))
         self.refused(REQUIRED, "has 53 characters, at most 52 expected: take a shorter release name", release="r" * 49)
+        self.refused(REQUIRED, "has 57 characters, at most 52 expected: take a shorter release name", release="r" * 53)
 
     def test_what_is_missing(self):
         for nothing in (None, "", "NULL", "null"):

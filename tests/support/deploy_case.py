@@ -53,11 +53,16 @@ class DeployCase(Neo4jCase):
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
         self.assertEqual(0, checked.returncode, checked.stdout + out.stdout)
         self.assertIn(f"passed for resource cronjob/{release}-job", checked.stdout)
-        read = subprocess.run([os.path.join(os.path.dirname(VALIDATE), "python"), "-c", READ], input=out.stdout, text=True,
-                              stdout=subprocess.PIPE, check=True)
-        (job,) = [document for document in json.loads(read.stdout) if document]
+        (job,) = [document for document in self.read_yaml(out.stdout) if document]
         self.assertEqual(("batch/v1", "CronJob"), (job["apiVersion"], job["kind"]))
         return job
+
+    @staticmethod
+    def read_yaml(text):
+        """The documents of a text."""
+        read = subprocess.run([os.path.join(os.path.dirname(VALIDATE), "python"), "-c", READ], input=text, text=True,
+                              stdout=subprocess.PIPE, check=True)
+        return json.loads(read.stdout)
 
     def refused(self, values, message, release="my"):
         out = self.template(values, None, release, "template")

@@ -6,13 +6,16 @@
 {{- if gt (len $name) 52 -}}
 {{- fail (printf "the name of the cron job, '%s', has %d characters, at most 52 expected: take a shorter release name" $name (len $name)) -}}
 {{- end -}}
-{{- range list "neo4jaddr" "bucket" "database" "cloudProvider" -}}
+{{- range list "neo4jaddr" "bucket" "cloudProvider" -}}
 {{- if not (get $.Values .) -}}
 {{- fail (printf "%s is missing: add --set %s=..." . .) -}}
 {{- end -}}
 {{- end -}}
+{{- if not (include "neo4j-backup.database" .) -}}
+{{- fail "database is missing: add --set database=..." -}}
+{{- end -}}
 {{- if not (or (include "neo4j-backup.secret" .) .Values.serviceAccountName) -}}
-{{- fail "secretName or serviceAccountName is missing: name a secret with the key 'credentials', or a service account that may write to the bucket" -}}
+{{- fail "secretName or serviceAccountName is missing: name a secret with the key 'credentials' (the Labs chart's default is neo4j-gcp-credentials), or a service account that may write to the bucket" -}}
 {{- end -}}
 {{- $s3 := .Values.s3 | default dict -}}
 {{- range $name, $of := dict "s3.ca" $s3.ca "additionalConfig" .Values.additionalConfig -}}
@@ -21,6 +24,10 @@
 {{- fail (printf "%s: secretName and configMapName exclude each other" $name) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{- define "neo4j-backup.database" -}}
+{{- .Values.databases | default .Values.database | default "" -}}
 {{- end -}}
 
 {{/* The secret with credentials; the Labs chart writes NULL for none. */}}
@@ -69,7 +76,7 @@ app.kubernetes.io/component: backup
 {{- $s3 := .Values.s3 | default dict -}}
 {{- $azure := .Values.azure | default dict -}}
 {{- range $pair := list
-  (list "NEO4J_ADDR" .Values.neo4jaddr) (list "DATABASE" .Values.database) (list "CLOUD_PROVIDER" .Values.cloudProvider)
+  (list "NEO4J_ADDR" .Values.neo4jaddr) (list "DATABASE" (include "neo4j-backup.database" .)) (list "CLOUD_PROVIDER" .Values.cloudProvider)
   (list "BUCKET" (include "neo4j-backup.bucket" .)) (list "HEAP_SIZE" .Values.heapSize)
   (list "PAGE_CACHE" .Values.pageCache) (list "FALLBACK_TO_FULL" .Values.fallbackToFull)
   (list "CHECK_CONSISTENCY" .Values.checkConsistency) (list "CHECK_INDEXES" .Values.checkIndexes)

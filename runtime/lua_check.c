@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * lua_check.c - lunark.core.check: what verifying needs to know of an archive's index. Pieces of
  * the file come as strings, which are small; numbers go out, names never do. Loop thread only. */
+#include "lua_check.h"
+
 #include "index_reader.h"
 #include "lua_task.h"
 #include "member.h"
@@ -96,6 +98,7 @@ static int check_list(lua_State *L)
 
 struct sums {
     uint64_t first, end, raw_at, raw, members, records;
+    uint64_t last_member; /* that a record names */
 };
 
 static int add_member(void *arg, uint64_t at, uint64_t size, uint64_t raw_at, uint64_t raw)
@@ -115,13 +118,13 @@ static int add_record(void *arg, const struct lk_record *record)
 {
     struct sums *sums = arg;
 
-    (void)record;
     sums->records++;
+    sums->last_member = record->member;
     return 0;
 }
 
 /* block(bytes): sums of one index member: {members, records, raw}, and of its table {first, stop,
- * raw_at} unless that is empty. */
+ * raw_at} unless that is empty; `names` is the member of its last record. */
 static int check_block(lua_State *L)
 {
     struct lk_error err;
@@ -132,14 +135,74 @@ static int check_block(lua_State *L)
 
     if (lk_block_read((const unsigned char *)bytes, len, &visitor, &err) < 0)
         return lk_push_error(L, &err);
-    lua_createtable(L, 0, 6);
+    lua_createtable(L, 0, 7);
     set_integer(L, "members", sums.members);
     set_integer(L, "records", sums.records);
     set_integer(L, "raw", sums.raw);
+    if (sums.records > 0)
+        set_integer(L, "names", sums.last_member);
     if (sums.members > 0) {
         set_integer(L, "first", sums.first);
         set_integer(L, "stop", sums.end);
         set_integer(L, "raw_at", sums.raw_at);
+    }
+    return 1;
+}
+
+struct unit {
+    uint64_t first, end;
+    size_t row, rows;
+};
+
+/* Members side by side, of at least `size` bytes together or up to the end of the table. */
+struct units {
+    struct unit *all;
+    size_t count, room, row;
+    uint64_t size;
+};
+
+static int add_to_unit(void *arg, uint64_t at, uint64_t size, uint64_t raw_at, uint64_t raw)
+{
+    struct units *units = arg;
+    struct unit *unit = units->count > 0 ? &units->all[units->count - 1] : NULL;
+
+    (void)raw_at;
+    (void)raw;
+    if (!unit || unit->end - unit->first >= units->size) {
+        if (units->count == units->room)
+            return 1;
+        unit = &units->all[units->count++];
+        *unit = (struct unit){.first = at, .row = units->row};
+    }
+    unit->end = at + size;
+    unit->rows++;
+    units->row++;
+    return 0;
+}
+
+/* units(bytes, size): the table of an index block in pieces of about that size: {first, last, row,
+ * rows}. */
+static int check_units(lua_State *L)
+{
+    enum { UNITS_MAX = 32768 };
+    struct lk_error err;
+    size_t len;
+    const char *bytes = luaL_checklstring(L, 1, &len);
+    lua_Integer size = luaL_checkinteger(L, 2);
+    struct units units = {.size = size > 0 ? (uint64_t)size : 1, .room = UNITS_MAX};
+    struct lk_index_visitor visitor = {.member = add_to_unit, .arg = &units};
+
+    units.all = lua_newuserdatauv(L, UNITS_MAX * sizeof *units.all, 0);
+    if (lk_block_read((const unsigned char *)bytes, len, &visitor, &err) < 0)
+        return lk_push_error(L, &err);
+    lua_createtable(L, (int)units.count, 0);
+    for (size_t i = 0; i < units.count; i++) {
+        lua_createtable(L, 0, 4);
+        set_integer(L, "first", units.all[i].first);
+        set_integer(L, "last", units.all[i].end - 1);
+        set_integer(L, "row", units.all[i].row);
+        set_integer(L, "rows", units.all[i].rows);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
     }
     return 1;
 }
@@ -162,8 +225,11 @@ int lk_open_check(lua_State *L)
                                          {"list", check_list},
                                          {"block", check_block},
                                          {"is_member", check_is_member},
+                                         {"units", check_units},
+                                         {"data", lk_check_data},
                                          {NULL, NULL}};
 
+    lk_open_check_data(L);
     luaL_newlib(L, functions);
     return 1;
 }

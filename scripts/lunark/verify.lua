@@ -2,6 +2,7 @@
 -- Verifies backups: what the store reports and the index say against the manifest. Only reads.
 -- Needs lunark.store objects.
 
+local data = require "lunark.verify_data"
 local exit = require "lunark.exit"
 local index = require "lunark.verify_index"
 local list = require "lunark.list"
@@ -147,13 +148,13 @@ local function check_index(store, result, record)
     return counts and true, err
   elseif err.kind == "corrupt" then
     result:damage("index", err.message, math.max(0, result.size - 94), result.size - 1)
-    return true
   elseif err.kind ~= "not_found" then
     return nil, err
   end
   local ours
+  local none = err.kind == "not_found"
   ours, err = index.begins(source)
-  if ours and record then
+  if ours and none and record then
     result:damage("index", "the archive has no index at its end: it is cut off, or its footer is damaged")
   end
   result.members = ours
@@ -264,11 +265,24 @@ local function missing(store, lone)
   return result
 end
 
+-- Whether an object is one whose data is to be read.
+local function has_data(result, backup)
+  return result.state ~= "missing" and (not backup.latest or backup.deep)
+end
+
+---@class lunark.verify.Options
+---@field data string|number|nil "all", or percent of it: what is read
+---@field seed integer|nil of the sample
+---@field progress table|nil lunark.progress
+---@field limit_rate integer|nil bytes a second
+
 --- Verifies one backup, or `latest`.
 ---@param store table lunark.store
 ---@param backup table lunark.list.Backup, or with latest = true
+---@param options lunark.verify.Options|nil
 ---@return lunark.verify.Result
-function verify.backup(store, backup)
+function verify.backup(store, backup, options)
+  options = options or {}
   local result = new_result(backup)
   result.by_key = store.key ~= nil
   local ok, err
@@ -281,6 +295,13 @@ function verify.backup(store, backup)
     ok, err = check_backup(store, result, backup)
   else
     return missing(store, backup)
+  end
+  if ok and options.data and has_data(result, backup) then
+    if options.data == "all" then
+      ok, err = data.all(store, result, options)
+    else
+      ok, err = data.sample(store, result, options.data, options)
+    end
   end
   if not ok then
     result.state, result.err = "failed", exit.unreachable(err)

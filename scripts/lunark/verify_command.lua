@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- `lunark verify`: options, what is printed, exit status. What is verified is in lunark.verify.
 
+local crypto = require "lunark.crypto"
 local exit = require "lunark.exit"
 local json = require "lunark.json"
 local log = require "lunark.log"
@@ -23,6 +24,11 @@ local command = {
     item = { "string", metavar = "NAME", help = "only this item" },
     at = { "string", metavar = "TIME", help = "the backups of this time, or `latest`" },
     all = { "boolean", help = "all backups, not only the newest of each item" },
+    data = {
+      "string", metavar = "all|N%",
+      help = "read the data too, all or that much of it: each member's checksum, each file's SHA-256",
+    },
+    seed = { "integer", min = 0, help = "repeats the choice of an earlier --data N%" },
   },
 }
 
@@ -38,12 +44,28 @@ local function range_of(finding)
   return finding.first and finding.last and (" (bytes %d to %d)"):format(finding.first, finding.last) or ""
 end
 
+-- What the log shows: a damaged member is not named beside the files in it.
+local function worth_saying(findings)
+  local by_file, kept = {}, {}
+  for _, finding in ipairs(findings) do
+    if finding.path and finding.first then
+      by_file[finding.first] = true
+    end
+  end
+  for _, finding in ipairs(findings) do
+    if finding.path or not by_file[finding.first or ""] then
+      kept[#kept + 1] = finding
+    end
+  end
+  return kept
+end
+
 -- Findings go to the log, each with what it is about.
 local function say(result)
-  for i, finding in ipairs(result.findings) do
+  local findings = worth_saying(result.findings)
+  for i, finding in ipairs(findings) do
     if i > SHOWN then
-      log.error(("%s: %d more findings, --json shows all"):format(clean(result.key),
-        #result.findings - SHOWN),
+      log.error(("%s: %d more findings, --json shows all"):format(clean(result.key), #findings - SHOWN),
         { item = result.item })
       break
     end
@@ -75,7 +97,7 @@ local function result_json(result)
     item = result.item, key = result.key, time = result.time and time.rfc3339(result.time),
       size = result.size,
     state = result.state, checked = json.array(result.checked), findings = findings, latest = result.latest,
-    stands_for = result.stands_for,
+    stands_for = result.stands_for, counts = result.counts,
     error = result.err and output.plain_error(result.err),
   }
 end
@@ -106,9 +128,35 @@ local function check_options(options, from)
   end
 end
 
+-- How much of the data is read: nil, "all", or a percentage.
+local function amount_of(text)
+  if text == nil or text == "all" then
+    return text
+  end
+  local percent = tonumber(text:match("^(%d+%.?%d*)%%$"))
+  if not percent or percent <= 0 or percent > 100 then
+    error(usage(("--data %s: `all` or a percentage expected"):format(text), "for example --data 5%"))
+  end
+  return percent
+end
+
+local function seed_of(options, amount)
+  if math.type(amount) == nil then
+    if options.seed then
+      error(usage("--seed says nothing without --data N%"))
+    end
+    return nil
+  end
+  local seed = options.seed or ("I4"):unpack(crypto.random(4))
+  log.info(("--data %s --seed %d repeats this choice"):format(options.data, seed), { seed = seed })
+  return seed
+end
+
 function command.run(context)
   local options, global = context.options, context.global
   local at = restore_command.at_of(options.at)
+  local amount = amount_of(options.data)
+  local seed = seed_of(options, amount)
   options.url = place.of(options.url, "URL", context.plan.title)
   local from = restore_command.open_store(options.url)
   check_options(options, from)
@@ -121,7 +169,9 @@ function command.run(context)
   local shown <close> = progress.start(global.progress)
   local results, objects = {}, json.array {}
   for i, backup in ipairs(chosen) do
-    local result = verify.backup(from, backup)
+    local result = verify.backup(from, backup, {
+      data = amount, seed = seed, progress = shown, limit_rate = global.limit_rate,
+    })
     results[i], objects[i] = result, result_json(result)
     say(result)
     if result.err then

@@ -12,6 +12,7 @@ local TAIL = 64 * 1024 -- read at first: the footer, and of most archives the wh
 local PIECE = 256 * 1024 -- of a long list at once
 local MEMBER = 28 -- bytes of a member's header
 local WIDTH = 8
+local KEPT = 4 * 1024 * 1024 -- bytes of blocks that are not read again
 
 ---@class lunark.verify.Source
 ---@field read fun(first: integer, last: integer): string|nil, table|nil bytes of the object, both inclusive
@@ -23,7 +24,7 @@ local WIDTH = 8
 ---@param size integer
 ---@return lunark.verify.Source
 function index.source(store, key, size)
-  local source = { size = size, key = key, tail_at = size }
+  local source = { size = size, key = key, tail_at = size, blocks = {}, kept = 0 }
   local function fetch(first, last)
     local stream, info = store:get(key, { first, last })
     if not stream then
@@ -143,15 +144,35 @@ local function compare(ref, block, expected_first)
   return nil
 end
 
--- A place that is named must be in the file, before the list.
-local function misplaced(ref, footer, before)
+--- True when a place that the list names can't be: it must be in the file, before the list.
+---@param ref lunark.check.Ref
+---@param footer lunark.check.Footer
+---@param before integer where the block before it ends
+---@return boolean
+function index.misplaced(ref, footer, before)
   return ref.size < MEMBER or ref.size > 1 << 20 or ref.at < before or ref.at > footer.list_at
     or ref.size > footer.list_at - ref.at
 end
 
+--- The bytes of a block.
+---@param source lunark.verify.Source
+---@param ref lunark.check.Ref
+---@return string|nil
+---@return table|nil err
+function index.block(source, ref)
+  local bytes, err = source.blocks[ref.at], nil
+  if not bytes then
+    bytes, err = source.read(ref.at, ref.at + ref.size - 1)
+    if bytes and source.kept + #bytes <= KEPT then
+      source.blocks[ref.at], source.kept = bytes, source.kept + #bytes
+    end
+  end
+  return bytes, err
+end
+
 -- Reads one block and compares it. Its sums, or nil where it is damaged; an error ends all.
 local function check_one(source, ref, first, damage)
-  local bytes, err = source.read(ref.at, ref.at + ref.size - 1)
+  local bytes, err = index.block(source, ref)
   if not bytes then
     return nil, err
   end
@@ -190,7 +211,7 @@ function index.check(source, footer, damage)
       damage("the list of index blocks is damaged", footer.list_at, footer.list_at + footer.list_size - 1)
       whole = false
       break
-    elseif misplaced(ref, footer, before) then
+    elseif index.misplaced(ref, footer, before) then
       damage("the list of index blocks names one that is not in the archive", footer.list_at,
         footer.list_at + footer.list_size - 1)
       whole = false

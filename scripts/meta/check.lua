@@ -39,6 +39,7 @@ function check.list(bytes) end
 ---@field members integer
 ---@field records integer
 ---@field raw integer bytes of data in its members
+---@field names integer|nil offset of the member that its last record names
 ---@field first integer|nil offset of its first member
 ---@field stop integer|nil where its last member ends
 ---@field raw_at integer|nil
@@ -48,6 +49,79 @@ function check.list(bytes) end
 ---@return lunark.check.Block|nil
 ---@return lunark.Error|nil err kind corrupt
 function check.block(bytes) end
+
+---@class lunark.check.Unit
+---@field first integer bytes of the file, inclusive
+---@field last integer
+---@field row integer of the block's table, from 0
+---@field rows integer
+
+--- The members of an index block's table in pieces.
+---@param bytes string the index member
+---@param size integer bytes of a piece, about
+---@return lunark.check.Unit[]|nil
+---@return lunark.Error|nil err kind corrupt
+function check.units(bytes, size) end
+
+---@class lunark.check.Options
+---@field at integer|nil where in the file the stream begins, default 0
+---@field tar boolean|nil the data is a tar; else only the members are checked
+---@field sample boolean|nil the stream is a part of the file; each block is given with its rows
+---@field tolerant boolean|nil a part of the index is known to be damaged
+---@field hash boolean|nil the SHA-256 of the whole stream is wanted
+---@field jobs integer|nil
+
+---@class lunark.check.Found
+---@field bytes integer read
+---@field members integer data members that are whole
+---@field raw integer their data
+---@field files integer regular files whose SHA-256 is that of the index
+---@field entries integer records that were compared with the tar
+---@field unchecked integer records with nothing to compare with
+---@field finding_count integer
+---@field findings table[] {first, last, message, path = of a file}, 100,000 at most
+---@field sha256 string|nil
+
+---@class lunark.Check: userdata
+local Check = {}
+
+--- Reads an archive and checks it. Where its members are is told by index blocks (`block`, in the order of
+--- the file), then `finish`; where none is given, the members' own headers are followed.
+---@param stream lunark.Stream is taken over
+---@param options lunark.check.Options
+---@return lunark.Check|nil
+---@return lunark.Error|nil err
+function check.data(stream, options) end
+
+--- The next index block.
+---@param bytes string the index member
+---@param at integer its offset in the file
+---@param row integer|nil of a sample: the first row of its table that is in the stream, default 0
+---@param rows integer|nil how many, default 0
+---@return true|nil
+---@return lunark.Error|nil err kind corrupt
+function Check:block(bytes, at, row, rows) end
+
+--- No block is known before this place of the file.
+---@param until_offset integer
+---@return true|nil
+---@return lunark.Error|nil err
+function Check:walk(until_offset) end
+
+--- No block follows.
+function Check:finish() end
+
+--- Parks until it wants blocks ("more") or has ended.
+---@return string|lunark.check.Found|nil
+---@return lunark.Error|nil err the stream's, or memory; damage is none
+function Check:wait() end
+
+--- So far.
+---@return { bytes: integer, files: integer }
+function Check:progress() end
+
+--- Cancels. Idempotent.
+function Check:close() end
 
 --- Whether one of lunark's gzip members begins here.
 ---@param bytes string

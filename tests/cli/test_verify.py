@@ -217,6 +217,178 @@ class Quick(Verify):
         self.dated("--strict", status=5)
 
 
+class Data(Verify):
+    """--data: what is damaged is named, and nothing else is."""
+
+    def check(self, archive, *args, **more):
+        """State, the paths that are named, messages of what names no path."""
+        (found,) = self.verify("--data", "all", *args, url=archive, **more)
+        prefix = self.dir.lstrip("/") + "/"
+        paths = sorted(f["path"].replace(prefix, "") for f in found["findings"] if "path" in f)
+        return found, paths, [f["message"] for f in found["findings"] if "path" not in f]
+
+    def inside(self, archive, at):
+        """The paths of which something lies in the data member that has the byte `at`, by the index."""
+        _, _, table, rows = self.index(archive)
+        (start, size), = [(row[0], row[1]) for row in table if row[0] <= at < row[0] + row[1]]
+        plain = {row[0]: (row[2], row[3]) for row in table}
+        first = plain[start][0]
+        found = []
+        for path, _, _, member, header, data_at, length, *_ in rows:
+            begin, end = plain[member][0] + header, plain[member][0] + data_at + length
+            if begin < first + plain[start][1] and end > first:
+                found.append(path.decode().replace(self.dir.lstrip("/") + "/", ""))
+        return start, start + size - 1, sorted(found)
+
+    def test_whole(self):
+        archive = self.backup()
+        footer, _, table, rows = self.index(archive)
+        found, paths, messages = self.check(archive)
+        self.assertEqual(("ok", [], []), (found["state"], paths, messages))
+        self.assertEqual(["manifest", "size", "index", "data"], found["checked"])
+        counts = found["counts"]
+        self.assertEqual(os.path.getsize(archive), counts["bytes"])
+        self.assertEqual((footer["members"], footer["raw"], footer["entries"]),
+                         (counts["members"], counts["raw"], counts["entries"]))
+        self.assertEqual(len([row for row in rows if row[9]]), counts["files"])
+        self.assertEqual(0, counts["unchecked"])
+        for more in ((), ("--memory", "4M"), ("--jobs", "1")):
+            self.assertEqual("ok", self.check(archive, *more)[0]["state"])
+        (found,) = self.verify("--at", "latest", "--data", "all")
+        self.assertEqual(("ok", "data"), (found["state"], found["checked"][-1]))
+
+    def test_every_member(self):
+        """A flipped byte in the data, in the checksum or in a header of any member: exactly its files are named."""
+        archive = self.backup(files=120, big=3 << 20)
+        _, _, table, _ = self.index(archive)
+        self.assertGreater(len(table), 5)
+        for start, size, _, _ in table:
+            for at in (start + size // 2 + 3, start + size - 6, start + 2, start + 9, start + 21, start + 25):
+                self.flip(archive, at)
+                first, last, names = self.inside(archive, start)
+                found, paths, messages = self.check(archive, status=4)
+                self.assertEqual("damaged", found["state"])
+                self.assertEqual(names, paths, (start, at - start, size, found["findings"]))
+                self.assertEqual({(first, last)}, {(f["first"], f["last"]) for f in found["findings"] if "first" in f})
+                self.assertEqual(2, len(messages), messages)  # the member, and the hash of the whole
+                self.assertIn("expected", messages[-1])
+                self.flip(archive, at)
+        self.assertEqual("ok", self.check(archive)[0]["state"])
+        start = table[0][0]
+        self.flip(archive, start + 50)
+        done = self.lunark("verify", archive, "--data", "all", status=4)
+        self.assertRegex(done.stderr, r"data/d0/file \d+: its (data can't be decompressed|checksum is wrong) \(bytes 0 to \d+\)")
+        self.assertNotRegex(done.stderr, r"gz: its ")
+        self.assertRegex(done.stderr, r"\d+ more findings, --json shows all")
+
+    def test_wide_damage(self):
+        """Zeros over several members, a cut, and bytes put in between: what is behind is still read."""
+        archive = self.backup(files=200, big=4 << 20)
+        with open(archive, "rb") as file:
+            whole = file.read()
+        _, _, table, rows = self.index(archive)
+        everything = len(rows)
+
+        def put(data):
+            with open(archive, "wb") as file:
+                file.write(data)
+
+        for one, last in ((0, 1), (2, 4)):
+            begin, end = table[one][0] + 100, table[last][0] + 100
+            expected = set()
+            for start, *_ in table[one:last + 1]:
+                expected |= set(self.inside(archive, start)[2])
+            put(whole[:begin] + bytes(end - begin) + whole[end:])
+            found, paths, _ = self.check(archive, status=4)
+            self.assertEqual(sorted(expected), paths)
+            self.assertEqual(everything, found["counts"]["entries"] + len(paths))
+            put(whole)
+        cut = table[len(table) // 2][0] + 10
+        put(whole[:cut])
+        found, _, messages = self.check(archive, status=4)
+        self.assertIn("no member begins here", messages)
+        self.assertIn("it is cut off", " ".join(messages))
+        put(whole[:cut] + b"something else" + whole[cut:])
+        found, _, messages = self.check(archive, status=4)
+        self.assertEqual("damaged", found["state"])
+        self.assertGreater(found["counts"]["members"], len(table) - 3)
+        put(b"")
+        self.check(archive, status=4)
+        put(whole[:-94])
+        found, paths, messages = self.check(archive, status=4)
+        self.assertEqual([], paths)
+        self.assertEqual(everything, found["counts"]["entries"], "the blocks in between are read all the same")
+
+    def test_index(self):
+        """A damaged index block, list or footer: the data is read by the members' headers, and files elsewhere compared."""
+        archive = self.backup(files=600)
+        footer, blocks, _, rows = self.index(archive)
+        self.assertGreater(len(blocks), 2)
+        for at in (blocks[1][0] + 100, blocks[0][0] + 13, footer["list_at"] + 40, os.path.getsize(archive) - 50):
+            self.flip(archive, at)
+            found, paths, messages = self.check(archive, status=4)
+            self.assertEqual([], paths)
+            self.assertEqual(2, len(messages), messages)
+            self.assertEqual(footer["members"], found["counts"]["members"])
+            self.assertGreater(found["counts"]["files"], 100)
+            self.flip(archive, at)
+
+    def test_other_archive(self):
+        """Another archive of the same size is whole in itself, and is not this one."""
+        archives = []
+        for seed in (1, 2):
+            path = self.write("data/noise", random.Random(seed).randbytes(100000))
+            for name in (path, os.path.dirname(path)):
+                os.utime(name, ns=(0, 1_600_000_000_000_000_000))
+            time.sleep(seed - 1)
+            self.lunark("backup", "files", self.path("data"), "--to", self.store, "--compress", "none")
+            archives.append(sorted(glob.glob(f"{self.store}/data/data-2*.tar.gz"))[-1])
+        archive, other = archives
+        self.assertEqual(os.path.getsize(other), os.path.getsize(archive))
+        shutil.copy(other, archive)
+        self.assertEqual("ok", self.verify(url=archive)[0]["state"], "not to be seen without reading")
+        _, _, messages = self.check(archive, status=4)
+        self.assertEqual(1, len(messages))
+        self.assertRegex(messages[0], "has SHA-256 [0-9a-f]{64}, [0-9a-f]{64} expected")
+
+    def test_sample(self):
+        archive = self.backup(files=400, big=20 << 20)
+        _, _, table, _ = self.index(archive)
+        size = os.path.getsize(archive)
+        (found,) = self.verify("--data", "30%", "--seed", "7", url=archive)
+        self.assertEqual(("ok", "data 30%"), (found["state"], found["checked"][-1]))
+        self.assertIn("--data 30% --seed 7 repeats", self.stderr)
+        self.assertTrue(size // 10 < found["counts"]["bytes"] < size * 6 // 10, found["counts"])
+        again = self.verify("--data", "30%", "--seed", "7", url=archive)
+        self.assertEqual(found["counts"], again[0]["counts"])
+        self.assertGreater(self.verify("--data", "0.01%", url=archive)[0]["counts"]["bytes"], 0)
+        self.assertEqual("data", self.verify("--data", "100%", url=archive)[0]["checked"][-1])
+        (found,) = self.verify("--data", "99.999999%", url=archive)
+        self.assertEqual(sum(row[1] for row in table), found["counts"]["bytes"])
+        self.assertGreater(found["counts"]["files"], 280)
+        start, size = table[2][:2]
+        self.flip(archive, start + size // 2)
+        (found,) = self.verify("--data", "99.999999%", url=archive, status=4)
+        self.assertEqual(self.inside(archive, start)[2], sorted(
+            f["path"].replace(self.dir.lstrip("/") + "/", "") for f in found["findings"] if "path" in f))
+        for wrong in ("0%", "101%", "some", "5"):
+            self.lunark("verify", archive, "--data", wrong, status=2)
+        self.lunark("verify", archive, "--data", "all", "--seed", "1", status=2)
+
+    def test_outputs_of_programs(self):
+        self.write("mine/policies/out.lua", """return require "lunark.policy" { api = 1, name = "out", summary = "writes",
+          needs = { exec = { "seq" } }, options = {}, backup = function(job)
+          job:save("out", { program = { "seq", "500000" }, suffix = ".txt" }) end }""")
+        self.lunark("backup", "out", "--scripts", self.path("mine"), "--to", self.store)
+        (archive,) = glob.glob(self.store + "/out/out-2*.gz")
+        found, paths, messages = self.check(archive)
+        self.assertEqual(("ok", [], [], 0), (found["state"], paths, messages, found["counts"]["files"]))
+        self.flip(archive, os.path.getsize(archive) // 2)
+        found, paths, messages = self.check(archive, status=4)
+        self.assertEqual(([], 2), (paths, len(messages)))
+        self.verify("--data", "100%", url=archive, status=4)
+
+
 class Remote(Verify):
     """The same through S3, with credentials that may only read."""
 

@@ -30,6 +30,8 @@ local EXPECTED = {
 local FEATURES = {
   range = true, copy = true, exclusive = true, part_hash = { "md5" }, put_max = 5000 * MiB,
   multipart = { max = 4000 * MiB, count = 50000 },
+  uploads = true,
+  uploads_note = "the store throws blocks away a week after the last one; when that came is not told",
 }
 
 local Store = {}
@@ -262,11 +264,12 @@ function Store:head(key)
   return info_of(headers)
 end
 
---- One page of what is below a prefix, in the order of the keys' bytes.
-function Store:list(prefix, token, max)
+-- One page of what is below a prefix, in the order of the keys' bytes; `include` names what else is listed.
+local function list_page(self, prefix, token, max, include)
   local query = {
     { "restype", "container" }, { "comp", "list" }, { "prefix", prefix }, { "maxresults", max or 1000 },
   }
+  if include then query[#query + 1] = { "include", include } end
   if token then query[#query + 1] = { "marker", token } end
   local response, err = self:send { op = "list", method = "GET", query = query, max = 8 * MiB }
   if not response then return nil, err end
@@ -302,6 +305,23 @@ function Store:list(prefix, token, max)
   return page, following
 end
 
+--- One page of what is below a prefix.
+function Store:list(prefix, token, max) return list_page(self, prefix, token, max) end
+
+--- One page of the names that have blocks and no object. When the last block came is not told.
+function Store:uploads(prefix, token)
+  local page, following = list_page(self, prefix, token, nil, "uncommittedblobs")
+  if not page then return nil, following end
+  local found = {}
+  for _, info in ipairs(page) do
+    local waiting, err = false, nil
+    if (info.size or 0) == 0 then waiting, err = upload.waiting(self, info.key) end
+    if waiting == nil and err.kind ~= "not_found" then return nil, err end
+    if waiting then found[#found + 1] = { key = info.key, size = waiting } end
+  end
+  return found, following
+end
+
 -- What is said to those who may write and not list.
 local NO_LIST = { AuthorizationPermissionMismatch = true, AuthorizationResourceTypeMismatch = true }
 
@@ -313,19 +333,22 @@ function Store:check(mode, prefix)
 end
 
 --- Deletes one by one, several at once. Those that were not there are fine. The errors of the others by
---- key; where one of them passes, all is to be tried again.
+--- key, and facts: `versions` where the account keeps what was deleted. Where an error passes, all is to be
+--- tried again.
 function Store:delete(keys)
-  local errors, passing = {}, nil
+  local errors, facts, passing = {}, {}, nil
   task.map(keys, WIDTH, function(key)
     local ok, err = check_key(key)
     if ok then ok, err = self:send { op = "delete", method = "DELETE", key = key } end
+    local kept = ok and ok.headers["x-ms-delete-type-permanent"] == "false"
+    facts.versions = facts.versions or kept or nil
     if ok or err.code == "BlobNotFound" then return true end
     errors[key] = err
     if err.retryable or err.skew then passing = err end
     return false
   end)
   if passing then return nil, passing end
-  return errors
+  return errors, facts
 end
 
 -- What a failed copy leaves is empty and called like the whole: it goes, unless something else is there.

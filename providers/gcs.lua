@@ -390,6 +390,7 @@ return {
   features = {
     range = true, copy = true, exclusive = true, part_hash = { "crc32c" }, put_max = PUT_MAX,
     multipart = { min = upload.ALIGN, align = upload.ALIGN, width = 1 },
+    uploads_note = "sessions can't be listed; Google ends each by itself a week after it was begun",
   },
   open = open,
 }

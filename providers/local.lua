@@ -422,6 +422,67 @@ function Store:list(prefix, token)
   return page, { keys = keys, at = start + PAGE }
 end
 
+-- --- what was left ---
+
+-- Files of ours in a directory that stand for nothing: temporary ones, and metadata without its object.
+local function leftovers(self, directory, base, names, found)
+  local known = {}
+  for _, name in ipairs(names) do
+    local sidecar = not is_private(name) and sidecar_of(self, directory .. "/" .. name)
+    if sidecar then known[self.file.basename(sidecar)] = true end
+  end
+  for _, name in ipairs(names) do
+    local info = is_private(name) and not known[name] and self.file.lstat(directory .. "/" .. name)
+    if info and info.type == "file" then
+      local object = name:match("^%.(.+)%.lunark%-%d+%-%x+%.tmp$") or name:match("^%.(.+)%.lunark$")
+      found[#found + 1] = {
+        key = base .. object, id = base .. name, began = info.mtime, size = info.size, ours = true,
+      }
+    end
+  end
+end
+
+local function look_below(self, directory, base, prefix, found)
+  local names, err = self.file.readdir(directory)
+  if not names then
+    if err.kind == "not_found" then return true end
+    return nil, err
+  end
+  if base:sub(1, #prefix) == prefix then leftovers(self, directory, base, names, found) end
+  for _, name in ipairs(names) do
+    local below = base .. name .. "/"
+    local shared = math.min(#below, #prefix)
+    local info = below:sub(1, shared) == prefix:sub(1, shared) and self.file.lstat(directory .. "/" .. name)
+    if info and info.type == "directory" then
+      local ok
+      ok, err = look_below(self, directory .. "/" .. name, below, prefix, found)
+      if not ok then return nil, err end
+    end
+  end
+  return true
+end
+
+--- What killed runs have left, in the directories whose names begin with a prefix.
+function Store:uploads(prefix)
+  local found = {}
+  local ok, err = look_below(self, self.root, "", prefix, found)
+  if not ok then return nil, err end
+  table.sort(found, function(a, b) return a.id < b.id end)
+  return found, nil
+end
+
+function Store:upload_time(one)
+  local info, err = self.file.lstat(self.root .. "/" .. one.id)
+  if not info then return nil, err end
+  return info.mtime
+end
+
+function Store:discard(one)
+  local ok, err = self.file.unlink(self.root .. "/" .. one.id)
+  if not ok and err.kind ~= "not_found" then return nil, err end
+  return true
+end
+
 -- --- the rest ---
 
 function Store:delete(keys)
@@ -506,7 +567,7 @@ end
 return {
   api = 1, name = "local", schemes = { "file" }, root = true, options = {}, open = open,
   features = {
-    range = true, copy = true, exclusive = true, part_hash = {},
+    range = true, copy = true, exclusive = true, part_hash = {}, uploads = true,
     multipart = { min = 1, max = math.maxinteger, count = math.maxinteger, equal = false, align = 1 },
   },
 }

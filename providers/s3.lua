@@ -313,14 +313,16 @@ function Store:check(mode, prefix)
   return nil, err
 end
 
+-- The facts are that a marker stands now for what is an old version from here on.
 local function delete_one(self, key)
   local response, err = self:send { op = "delete", method = "DELETE", key = key }
-  if response or err.code == "NoSuchKey" then return true end
+  if response then return true, { versions = response.headers["x-amz-delete-marker"] == "true" or nil } end
+  if err.code == "NoSuchKey" then return true, {} end
   return nil, err
 end
 
 local function delete_batch(self, keys)
-  local lines = { '<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Quiet>true</Quiet>' }
+  local lines = { '<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">' }
   for _, key in ipairs(keys) do
     lines[#lines + 1] = "<Object><Key>" .. xml.escape(key) .. "</Key></Object>"
   end
@@ -336,26 +338,11 @@ local function delete_batch(self, keys)
   }
 end
 
---- Deletes up to 1,000 keys. Those that were not there are fine. The errors of the others by key.
-function Store:delete(keys)
-  local batch, errors = {}, {}
-  for _, key in ipairs(keys) do
-    if #keys > 1 and xml.can_carry(key) and self.features.batch_delete then
-      batch[#batch + 1] = key
-    else
-      local ok, err = delete_one(self, key)
-      if not ok then errors[key] = err end
-    end
-  end
-  if #batch == 0 then return errors end
-  local root, err = delete_batch(self, batch)
-  if not root then
-    local unknown = err.status == 501 or err.code == "MalformedXML" or err.code == "NotImplemented"
-    if not unknown then return nil, err end
-    self.features.batch_delete = false
-    local more = self:delete(batch)
-    for key, why in pairs(more) do errors[key] = why end
-    return errors
+-- What the store says of a batch.
+local function read_deleted(self, root, errors, facts)
+  local passing
+  for item in root:each("Deleted") do
+    facts.versions = facts.versions or item:value("DeleteMarker") == "true" or nil
   end
   for item in root:each("Error") do
     local key, code = item:value("Key") or "", item:value("Code") or ""
@@ -363,9 +350,37 @@ function Store:delete(keys)
       errors[key] = s3_error.of_code(code, item:value("Message"), {
         op = "s3.delete", bucket = self.bucket, key = key,
       })
+      passing = errors[key].retryable and errors[key] or passing
     end
   end
-  return errors
+  if passing then return nil, passing end
+  return errors, facts
+end
+
+--- Deletes up to 1,000 keys. Those that were not there are fine. The errors of the others by key, and facts:
+--- `versions` where the bucket keeps what was deleted. Where an error passes, all is to be tried again.
+function Store:delete(keys)
+  local batch, errors, facts = {}, {}, {}
+  for _, key in ipairs(keys) do
+    if #keys > 1 and xml.can_carry(key) and self.features.batch_delete then
+      batch[#batch + 1] = key
+    else
+      local ok, more = delete_one(self, key)
+      if not ok and (more.retryable or more.skew) then return nil, more end
+      if ok then facts.versions = facts.versions or more.versions else errors[key] = more end
+    end
+  end
+  if #batch == 0 then return errors, facts end
+  local root, err = delete_batch(self, batch)
+  if root then return read_deleted(self, root, errors, facts) end
+  local unknown = err.status == 501 or err.code == "MalformedXML" or err.code == "NotImplemented"
+  if not unknown then return nil, err end
+  self.features.batch_delete = false
+  local more, found = self:delete(batch)
+  if not more then return nil, found end
+  for key, why in pairs(more) do errors[key] = why end
+  facts.versions = facts.versions or found.versions
+  return errors, facts
 end
 
 --- A key as the header x-amz-copy-source has it.
@@ -427,6 +442,15 @@ function Store:begin(key, meta, how)
   return begun
 end
 
+--- One page of the uploads that are neither finished nor aborted.
+function Store:uploads(prefix, token) return upload.list(self, prefix, token) end
+
+--- When the last part of one came.
+function Store:upload_time(one) return upload.last_part(self, one) end
+
+--- Throws one away with all its parts.
+function Store:discard(one) return upload.discard(self, one) end
+
 -- --- opening ---
 
 local function check_options(options)
@@ -449,7 +473,7 @@ local function open(address, options, ctx)
     options = options, ctx = ctx, credentials = found.credentials, crc = options.checksum == "crc32c",
     features = {
       range = true, copy = true, exclusive = true, batch_delete = true, put_max = 5 * GiB,
-      copy_max = options.copy_max, part_hash = PART_HASH[options.checksum],
+      copy_max = options.copy_max, part_hash = PART_HASH[options.checksum], uploads = true,
       multipart = { min = 5 * MiB, max = 5 * GiB, count = 10000, equal = true, align = 1 },
     },
   }, Store)
@@ -491,7 +515,7 @@ return {
   },
   features = {
     range = true, copy = true, exclusive = true, part_hash = PART_HASH.crc32c, put_max = 5 * GiB,
-    copy_max = 5 * GiB,
+    copy_max = 5 * GiB, uploads = true,
     multipart = { min = 5 * MiB, max = 5 * GiB, count = 10000, equal = true, align = 1 },
   },
   open = open,

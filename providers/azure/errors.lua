@@ -32,7 +32,9 @@ local CODES = {
   BlobAlreadyExists = { "conflict", false },
   BlobArchived = { "io", false, "it is in the archive tier: rehydrate it, which takes hours" },
   BlobBeingRehydrated = { "io", false, "it is on its way out of the archive tier: wait some hours" },
-  BlobImmutableDueToPolicy = { "conflict", false, "a policy of the container or the blob forbids changes" },
+  BlobImmutableDueToPolicy = {
+    "conflict", false, "a policy of the container or the blob forbids changes", locked = true,
+  },
   BlobNotFound = { "not_found", false },
   ConditionNotMet = { "conflict", false },
   ContainerBeingDeleted = { "conflict", true },
@@ -152,7 +154,7 @@ function errors.classify(response, context)
     message = ("%s: %s"):format(subject, words_of(root, code, status)),
   }
   err.retry_after = after and (tonumber(after) or (time.parse_http(after) or context.now) - context.now)
-  err.skew = skew
+  err.skew, err.locked = skew, CODES[code] and CODES[code].locked
   return err
 end
 

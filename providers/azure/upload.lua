@@ -50,7 +50,8 @@ function Upload:part(number, body)
   return { id = id, size = type(body) == "string" and #body or body.size }
 end
 
--- The names of blocks: those of the object, and those that wait for a list. kind: "committed" or "all".
+-- The names of blocks: those of the object, and those that wait for a list, which have `size` bytes in all.
+-- kind: "committed" or "all".
 function Upload:blocks(kind)
   local response, err = self.store:send {
     op = "blocks", method = "GET", key = self.key, max = LIST_MAX,
@@ -65,9 +66,21 @@ function Upload:blocks(kind)
     local parent = root:child(part)
     for block in parent and parent:each("Block") or function() end do
       list[#list + 1] = block:value("Name")
+      list.size = (list.size or 0) + (tonumber(block:value("Size")) or 0)
     end
   end
   return found
+end
+
+--- Bytes of the blocks that wait under a name without an object; false where there are none.
+---@param store table
+---@param key string
+---@return integer|false|nil
+---@return table? err
+function upload.waiting(store, key)
+  local there, err = setmetatable({ store = store, key = key }, Upload):blocks("all")
+  if not there then return nil, err end
+  return #there.committed == 0 and #there.waiting > 0 and there.waiting.size
 end
 
 -- Whether the blob that is there consists of these parts: an earlier attempt was done, its answer lost.

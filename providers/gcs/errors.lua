@@ -60,8 +60,10 @@ local REASONS = {
   accountDisabled = { "auth", false, "the billing account of the project is closed" },
   accessNotConfigured = { "auth", false, "enable the Cloud Storage API in the project" },
   userProjectMissing = { "auth", false, "the bucket's readers pay: name their project in ?user_project=" },
-  retentionPolicyNotMet = { "denied", false, "the bucket's retention policy keeps what is there" },
-  objectUnderActiveHold = { "denied", false, "the object is on hold" },
+  retentionPolicyNotMet = {
+    "denied", false, "the bucket's retention policy keeps what is there", locked = true,
+  },
+  objectUnderActiveHold = { "denied", false, "the object is on hold", locked = true },
   uploadTooLarge = { "io", false, "an object has at most 5 TiB" },
   wrongUrlForUpload = { "usage", false }, invalidArgument = { "usage", false },
 }
@@ -136,6 +138,7 @@ function errors.classify(response, context)
   }
   local after = response.headers["retry-after"]
   err.retry_after = after and (tonumber(after) or (time.parse_http(after) or context.now) - context.now)
+  err.locked = known and known.locked
   err.no_bucket = status == 404 and errors.is_bucket(message) or nil
   return err
 end

@@ -39,7 +39,7 @@ local CODES = {
   NoSuchBucket = { "not_found", false, "make the bucket, or check its name and the endpoint" },
   NoSuchKey = { "not_found", false },
   NoSuchUpload = { "conflict", false, "the upload was aborted, perhaps by a lifecycle rule" },
-  ObjectLocked = { "denied", false, "object lock keeps it until its retention ends" },
+  ObjectLocked = { "denied", false, "object lock keeps it until its retention ends", locked = true },
   OperationAborted = { "conflict", true },
   PermanentRedirect = { "usage", false, REGION },
   PreconditionFailed = { "conflict", false },
@@ -117,10 +117,12 @@ function errors.of_code(code, message, context, status)
     hint = hint or "the store refuses these credentials"
     hint = ("%s; the credentials are from %s"):format(hint, context.source)
   end
-  return sys.error {
+  local err = sys.error {
     kind = kind, op = context.op, status = status, retryable = retryable, hint = hint,
     message = ("%s: %s"):format(subject(code, context), words), code = code ~= "" and code or nil,
   }
+  err.locked = known and known.locked
+  return err
 end
 
 local function body_of(response)

@@ -5,6 +5,7 @@
 local checks = require "providers.s3.checks"
 local sys = require "lunark.core.sys"
 local time = require "lunark.time"
+local url = require "lunark.url"
 local xml = require "lunark.xml"
 
 local upload = {}
@@ -90,6 +91,93 @@ function Upload:forget_lost()
     end
   end
 end
+
+-- --- uploads that were left ---
+
+local function read_uploads(store, query)
+  local root, err = store:send_xml {
+    op = "uploads", method = "GET", query = query, max = 16 << 20, expect = "ListMultipartUploadsResult",
+  }
+  if not root then return nil, err end
+  local encoded, page = root:value("EncodingType") == "url", {}
+  for one in root:each("Upload") do
+    local key = one:value("Key") or ""
+    page[#page + 1] = {
+      key = encoded and url.unescape((key:gsub("+", " "))) or key, id = one:value("UploadId"),
+      began = time.parse(one:value("Initiated") or ""),
+    }
+  end
+  if root:value("IsTruncated") ~= "true" then return page, nil end
+  local key, id = root:value("NextKeyMarker"), root:value("NextUploadIdMarker")
+  if not key or key == "" then
+    return nil, sys.error {
+      kind = "corrupt", op = "s3.uploads",
+      message = "list of uploads: the store says that there are more, and not where",
+    }
+  end
+  return page, { key = encoded and url.unescape((key:gsub("+", " "))) or key, id = id }
+end
+
+local function below(page, prefix)
+  local kept = {}
+  for _, one in ipairs(page) do
+    if one.key:sub(1, #prefix) == prefix then kept[#kept + 1] = one end
+  end
+  return kept
+end
+
+--- One page of the uploads in flight below a prefix. MinIO answers only for whole keys and for the whole
+--- bucket: where there is nothing, all are asked for.
+---@return table[]? {key, id, began}
+---@return table? token, or err
+function upload.list(store, prefix, token)
+  local all = prefix == "" or token and token.all
+  local query = { { "encoding-type", "url" }, { "prefix", all and "" or prefix }, { "uploads", "" } }
+  if token and token.key then
+    query[#query + 1] = { "key-marker", token.key }
+    query[#query + 1] = { "upload-id-marker", token.id }
+  end
+  local page, following = read_uploads(store, query)
+  if not page then
+    -- Who may ask only for the prefix has been answered already.
+    if token and token.all and not token.key and following.status == 403 then return {}, nil end
+    return nil, following
+  end
+  if #page == 0 and not all and not token then return {}, { all = true } end
+  if following then following.all = token and token.all end
+  return below(page, prefix), following
+end
+
+--- When the last part of an upload came.
+---@return number|false|nil seconds since 1970, false without a part; nil, err
+---@return table? err not_found when it is not there any more
+function upload.last_part(store, one)
+  local newest, marker = false, nil
+  repeat
+    local query = { { "uploadId", one.id } }
+    if marker then query[2] = { "part-number-marker", marker } end
+    local root, err = store:send_xml {
+      op = "parts", method = "GET", key = one.key, query = query, max = 4 << 20, expect = "ListPartsResult",
+    }
+    if not root then
+      if err.code == "NoSuchUpload" then err.kind = "not_found" end
+      return nil, err
+    end
+    for part in root:each("Part") do
+      newest = math.max(newest or 0, time.parse(part:value("LastModified") or "") or 0)
+    end
+    local before = marker
+    marker = root:value("IsTruncated") == "true" and root:value("NextPartNumberMarker") or nil
+  until not marker or marker == before
+  return newest
+end
+
+--- Throws an upload away.
+function upload.discard(store, one)
+  return setmetatable({ store = store, key = one.key, id = one.id }, Upload):abort()
+end
+
+-- --- sending ---
 
 -- What a part travels with: its CRC32C, or its MD5 where the store does not know that.
 local function digests_of(self, body)

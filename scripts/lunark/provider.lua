@@ -23,7 +23,8 @@ local MODULES = {
 
 local FEATURES = {
   range = "boolean", copy = "boolean", exclusive = "boolean", part_hash = "table", multipart = "table",
-  put_max = "number", copy_max = "number", batch_delete = "boolean",
+  put_max = "number", copy_max = "number", batch_delete = "boolean", uploads = "boolean",
+  uploads_note = "string",
 }
 local MULTIPART = {
   min = "number", max = "number", count = "number", equal = "boolean", align = "number", width = "number",
@@ -169,7 +170,8 @@ function provider.check_store(store, found)
   local features = store.features or found.features or {}
   local ok, err = provider.check_features(features, origin)
   if not ok then return nil, err end
-  for feature, name in pairs { multipart = "begin", copy = "copy" } do
+  for _, pair in ipairs { { "multipart", "begin" }, { "copy", "copy" }, { "uploads", "uploads" } } do
+    local feature, name = pair[1], pair[2]
     if features[feature] and type(store[name]) ~= "function" then
       return bad(origin, "the feature '%s' is declared and the store has no function '%s'", feature, name)
     end

@@ -48,8 +48,10 @@ local SAID = 10 -- errors of one kind that are said one by one
 ---@field lines lunark.prune.Line[] by item, newest first
 ---@field known table<string, lunark.prune.Found> what was found out, by key
 
--- What tells an object from another one with its key.
-local function version_of(info)
+--- What tells an object from another one with its key; nil where the store does not say.
+---@param info table lunark.store.Info
+---@return string|nil
+function prune.version_of(info)
   local mark = info.etag or info.mtime
   return mark and ("%s %s"):format(mark, info.size) or nil
 end
@@ -79,10 +81,10 @@ local function read_names(store, prefix)
         beside.archives = beside.archives + 1
         data[#data + 1] = {
           item = key.item, time = key.time, key = info.key, suffix = key.suffix, size = info.size,
-          mtime = info.mtime, version = version_of(info),
+          mtime = info.mtime, version = prune.version_of(info),
         }
       elseif key.kind == "manifest" then
-        beside.manifest = version_of(info) or true
+        beside.manifest = prune.version_of(info) or true
       else
         beside.report = info
       end
@@ -263,7 +265,7 @@ function prune.count(plan, action)
   local count, bytes = 0, 0
   for _, line in ipairs(plan.lines) do
     if line.action == action then
-      count, bytes = count + 1, bytes + (line.backup.size or 0)
+      count, bytes = count + 1, bytes + ((line.backup or line).size or 0)
     end
   end
   return count, bytes
@@ -276,8 +278,13 @@ end
 ---@field locked integer backups that the store does not let go yet
 ---@field versions boolean|nil the store keeps what was deleted as old versions
 
--- Deletes keys. Errors by key; nil, err when nothing is known of any.
-local function delete(store, keys, outcome)
+--- Deletes keys.
+---@param store table
+---@param keys string[]
+---@param outcome lunark.prune.Outcome gets `versions`
+---@return table<string, table>|nil errors by key
+---@return table|nil err when nothing is known of any
+function prune.delete(store, keys, outcome)
   if #keys == 0 then
     return {}
   end
@@ -333,7 +340,7 @@ local function delete_batch(store, batch, outcome)
   for _, line in ipairs(batch) do
     manifests[#manifests + 1] = line.backup.manifest and manifest_key(line.backup) or nil
   end
-  local errors, err = delete(store, manifests, outcome)
+  local errors, err = prune.delete(store, manifests, outcome)
   if not errors then
     return nil, err
   end
@@ -345,7 +352,7 @@ local function delete_batch(store, batch, outcome)
       table.move(keys_of(line.backup), 1, 2, #keys + 1, keys)
     end
   end
-  errors, err = delete(store, keys, outcome)
+  errors, err = prune.delete(store, keys, outcome)
   if not errors then
     return nil, err
   end
@@ -355,13 +362,15 @@ local function delete_batch(store, batch, outcome)
   return true
 end
 
--- The errors of the lines, so many that a person reads them; what is locked is no failure.
-local function tell_errors(lines, outcome)
+--- Takes the errors of lines into an outcome, so many that a person reads them; what is locked is no failure.
+---@param lines table[] with `err`
+---@param outcome lunark.prune.Outcome
+function prune.tell_errors(lines, outcome)
   local count = 0
   for _, line in ipairs(lines) do
     local err = line.err
     if err then
-      err.item = line.backup.item
+      err.item = line.backup and line.backup.item
       if err.locked then
         outcome.locked = outcome.locked + 1
       else
@@ -373,7 +382,7 @@ local function tell_errors(lines, outcome)
   if count > SAID then
     table.insert(outcome.failures, sys.error {
       kind = outcome.failures[1].kind, op = "prune", cause = outcome.failures[1],
-      message = ("%d more backups could not be deleted"):format(count - SAID),
+      message = ("%d more could not be deleted"):format(count - SAID),
     })
   end
 end
@@ -422,7 +431,7 @@ function prune.apply(plan)
       break
     end
   end
-  tell_errors(going, outcome)
+  prune.tell_errors(going, outcome)
   return outcome
 end
 

@@ -6,6 +6,7 @@ local exit = require "lunark.exit"
 local json = require "lunark.json"
 local log = require "lunark.log"
 local naming = require "lunark.naming"
+local orphans = require "lunark.orphans"
 local output = require "lunark.output"
 local place = require "lunark.place"
 local progress = require "lunark.progress"
@@ -17,11 +18,13 @@ local time = require "lunark.time"
 local url = require "lunark.url"
 
 local command = {
-  summary = "delete old backups by a rule",
+  summary = "delete old backups by a rule, or what failed runs left",
   options = {
     url = { "string", positional = true, metavar = "URL", help = "the store" },
     item = { "string", metavar = "NAME", help = "only this item" },
     adopt = { "boolean", help = "count archives of other tools by their names, and delete them, too" },
+    orphans = { "boolean", help = "delete unfinished uploads and incomplete objects instead" },
+    older_than = { "duration", metavar = "TIME", help = "of those only what is older than this (24h)" },
     yes = { "boolean", short = "y", help = "don't ask" },
     dry_run = { "boolean", help = "show the plan and do nothing" },
   },
@@ -36,12 +39,24 @@ local function usage(message, hint)
   return sys.error { kind = "usage", message = message, hint = hint }
 end
 
+-- Rules or age, or raises what is wrong with them.
+local function what_of(options)
+  local rules, err = retention.of_options(options)
+  if err then
+    error(err)
+  elseif options.orphans and (rules or options.adopt) then
+    error(usage("--orphans goes without --keep-... and --adopt", "run lunark prune once for each"))
+  elseif options.older_than and not options.orphans then
+    error(usage("--older-than says nothing without --orphans", "--keep-within keeps backups by their age"))
+  elseif not rules and not options.orphans then
+    error(usage("lunark prune: nothing says what is kept", "give at least one of " .. retention.FLAGS))
+  end
+  return { rules = rules, older = options.older_than, adopt = options.adopt }
+end
+
 -- What the command line says, or raises what is wrong with it.
 local function request_of(options, json_wanted)
-  local rules, err = retention.of_options(options)
-  if not rules then
-    error(err or usage("lunark prune: nothing says what is kept", "give at least one of " .. retention.FLAGS))
-  end
+  local request = what_of(options)
   if options.item then
     local ok, wrong = naming.check_name(options.item)
     if not ok then
@@ -52,51 +67,69 @@ local function request_of(options, json_wanted)
     error(usage("lunark prune deletes only after a yes, and nobody can be asked here",
       "--yes is one; --dry-run shows what would be deleted"))
   end
-  return { rules = rules, item = options.item, adopt = options.adopt, now = sys.clock() }
+  request.item, request.now = options.item, sys.clock()
+  return request
 end
 
-local function plan_text(plan)
-  local rows = { { "ITEM", "TIME", "SIZE", "PLAN", "WHY", "KEY" } }
-  for i, line in ipairs(plan.lines) do
-    local found = line.backup
-    rows[i + 1] = {
-      output.shown_name(found.item), time.rfc3339(found.time), progress.size(found.size or 0), line.action,
-      #line.reasons > 0 and table.concat(line.reasons, ", ") or "no rule keeps it",
-      output.shown_name(found.key),
-    }
-  end
-  return #rows > 1 and output.columns(rows, { [3] = true }) or "no backups\n"
-end
-
-local function plan_json(plan, outcome, status)
-  local lines = json.array {}
-  for i, line in ipairs(plan.lines) do
-    local found = line.backup
-    lines[i] = {
-      item = found.item, time = time.rfc3339(found.time), size = found.size, key = found.key,
-      plan = line.action, reasons = json.array(line.reasons), deleted = line.deleted or false,
-      locked = line.err and line.err.locked, error = line.err and output.plain_error(line.err),
-    }
-  end
+-- A line of either plan: what it is about, as a person reads it.
+local function facts_of(line)
+  local found = line.backup or line
   return {
-    status = status, url = plan.store:describe(), backups = lines, dry_run = plan.dry_run or false,
-    deleted = outcome and outcome.deleted or 0, bytes = outcome and outcome.bytes or 0,
-    locked = outcome and outcome.locked or 0, versions = outcome and outcome.versions or false,
-    failures = output.errors_json(outcome and outcome.failures or {}),
+    what = found.item or line.kind, time = found.time and time.rfc3339(found.time), size = found.size,
+    key = found.key,
   }
 end
 
--- What was left out of the count, said once.
+local function plan_text(plan)
+  local first = plan.orphans and "KIND" or "ITEM"
+  local rows = { { first, "TIME", "SIZE", "PLAN", "WHY", "KEY" } }
+  for i, line in ipairs(plan.lines) do
+    local facts = facts_of(line)
+    rows[i + 1] = {
+      output.shown_name(facts.what), facts.time or "-", facts.size and progress.size(facts.size) or "-",
+      line.action, #line.reasons > 0 and table.concat(line.reasons, ", ") or "no rule keeps it",
+      output.shown_name(facts.key),
+    }
+  end
+  return #rows > 1 and output.columns(rows, { [3] = true })
+    or plan.orphans and "nothing is left over\n" or "no backups\n"
+end
+
+local function lines_json(plan)
+  local lines = json.array {}
+  for i, line in ipairs(plan.lines) do
+    local facts = facts_of(line)
+    lines[i] = {
+      item = not plan.orphans and facts.what or nil, kind = line.kind, time = facts.time, size = facts.size,
+      key = facts.key, plan = line.action, reasons = json.array(line.reasons),
+      deleted = line.deleted or false, locked = line.err and line.err.locked,
+      error = line.err and output.plain_error(line.err),
+    }
+  end
+  return lines
+end
+
+local function plan_json(plan, outcome, status)
+  return {
+    status = status, url = plan.store:describe(), dry_run = plan.dry_run or false,
+    [plan.orphans and "orphans" or "backups"] = lines_json(plan), deleted = outcome.deleted,
+    bytes = outcome.bytes, locked = outcome.locked, versions = outcome.versions or false,
+    failures = output.errors_json(outcome.failures),
+  }
+end
+
+-- What does not count, said once.
 local function say_left(plan)
   local left = prune.count(plan, "leave")
-  if left > 0 then
+  if left > 0 and not plan.orphans then
     log.info(("%d archives don't count and are left alone: see WHY"):format(left))
   end
 end
 
-local function say_outcome(outcome, target)
-  log.info(("%d backups deleted, %s"):format(outcome.deleted, progress.size(outcome.bytes)),
-    { store = target:describe() })
+local function say_outcome(outcome, plan)
+  local what = plan.orphans and "things that were left" or "backups"
+  log.info(("%d %s deleted, %s"):format(outcome.deleted, what, progress.size(outcome.bytes)),
+    { store = plan.store:describe() })
   if outcome.versions then
     log.info(VERSIONS)
   end
@@ -105,11 +138,8 @@ local function say_outcome(outcome, target)
   end
 end
 
---- The exit status of an outcome. What is locked is a warning.
----@param outcome lunark.prune.Outcome
----@param strict boolean|nil
----@return integer
-function command.status(outcome, strict)
+-- The exit status of an outcome. What is locked is a warning.
+local function status_of(outcome, strict)
   if #outcome.failures > 0 then
     return exit.combine(outcome.failures, outcome.deleted > 0)
   end
@@ -122,7 +152,8 @@ local function agreed(plan, options)
   if count == 0 or options.dry_run then
     return false
   end
-  local question = "delete %d backups, %s, from %s?"
+  local question = plan.orphans and "delete %d things that were left, %s, from %s?"
+    or "delete %d backups, %s, from %s?"
   if options.yes or ask.yes(question:format(count, progress.size(bytes), plan.store:describe())) then
     return true
   end
@@ -130,38 +161,52 @@ local function agreed(plan, options)
   return false
 end
 
-function command.run(context)
-  local options, global = context.options, context.global
-  local request = request_of(options, global.json)
-  options.url = place.of(options.url, "URL", context.plan.title)
+local function must(value, err, text)
+  if not value then
+    err.url = url.shown(text)
+    error(err)
+  end
+  return value
+end
+
+-- Opens the store, makes the plan and shows it.
+local function make_plan(options, request, json_wanted)
   local from = restore_command.open_store(options.url)
   if from.key then
     error(usage(("%s names one archive, a store expected"):format(url.shown(options.url))))
   end
   sys.seal()
-  local plan, err = prune.plan(from, request)
-  if not plan then
-    err.url = url.shown(options.url)
-    error(err)
-  end
-  if not global.json then
+  local maker = options.orphans and orphans or prune
+  local plan, err = maker.plan(from, request)
+  plan = must(plan, err, options.url)
+  plan.orphans, plan.dry_run, plan.maker = options.orphans, options.dry_run, maker
+  if not json_wanted then
     assert(sys.write(1, plan_text(plan)))
     say_left(plan)
   end
-  plan.dry_run = options.dry_run
-  local outcome
-  if agreed(plan, options) then
-    outcome, err = prune.apply(plan)
-    if not outcome then
-      err.url = url.shown(options.url)
-      error(err)
-    end
-    for _, failure in ipairs(outcome.failures) do
-      context.report(failure)
-    end
-    say_outcome(outcome, from)
+  return plan
+end
+
+function command.run(context)
+  local options, global = context.options, context.global
+  local request = request_of(options, global.json)
+  options.url = place.of(options.url, "URL", context.plan.title)
+  local plan = make_plan(options, request, global.json)
+  local outcome = { deleted = 0, bytes = 0, locked = 0, failures = {} }
+  local go = agreed(plan, options)
+  if go then
+    local err
+    outcome, err = plan.maker.apply(plan)
+    outcome = must(outcome, err, options.url)
   end
-  local status = outcome and command.status(outcome, global.strict) or exit.OK
+  table.move(plan.failures or {}, 1, #(plan.failures or {}), #outcome.failures + 1, outcome.failures)
+  for _, failure in ipairs(outcome.failures) do
+    context.report(failure)
+  end
+  if go then
+    say_outcome(outcome, plan)
+  end
+  local status = status_of(outcome, global.strict)
   if global.json then
     output.json(plan_json(plan, outcome, status))
   end

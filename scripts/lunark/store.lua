@@ -287,11 +287,8 @@ function Store:page(prefix, token)
   return list, following
 end
 
---- Iterates over what is below a prefix: `for info, err in store:list(prefix)`. When a page can't
---- be had, the last turn gives false and the error.
----@param prefix string?
----@return fun(): lunark.store.Info|false|nil, table?
-function Store:list(prefix)
+-- Iterates over pages: page(token) -> list, next token, or nil, err.
+local function each(page)
   local list, token, index, ended = {}, nil, 0, false
   return function()
     while true do
@@ -299,7 +296,7 @@ function Store:list(prefix)
       if list[index] then return list[index] end
       if ended then return nil end
       local following
-      list, following = self:page(prefix, token)
+      list, following = page(token)
       if not list then
         list, ended = {}, true
         return false, following
@@ -308,6 +305,60 @@ function Store:list(prefix)
     end
   end
 end
+
+--- Iterates over what is below a prefix: `for info, err in store:list(prefix)`. When a page can't
+--- be had, the last turn gives false and the error.
+---@param prefix string?
+---@return fun(): lunark.store.Info|false|nil, table?
+function Store:list(prefix)
+  return each(function(token) return self:page(prefix, token) end)
+end
+
+--- Iterates over the uploads below a prefix that were begun and neither finished nor aborted, as list does.
+--- Only when `store:can("uploads")`.
+---@param prefix string?
+---@return fun(): table|false|nil, table? {key, id, began = seconds since 1970 or nil, size = bytes or nil,
+--- ours = true where lunark has surely begun it}
+function Store:uploads(prefix)
+  if not self:can("uploads") then misuse("%s can't list uploads", self.text) end
+  local full = self.prefix .. (prefix or "")
+  return each(function(token)
+    local page, following = self:try("list uploads " .. full, nil, function()
+      return self.inner:uploads(full, token)
+    end)
+    if not page then return nil, following end
+    for _, one in ipairs(page) do self:relative(one) end
+    return page, following
+  end)
+end
+
+-- Calls a function about an upload that `uploads` gave; its key is the library's.
+local function about_upload(self, name, what, one)
+  local inner = setmetatable({ key = self:full(one.key) }, { __index = one })
+  return self:try(what .. one.key, nil, function() return self.inner[name](self.inner, inner) end)
+end
+
+--- When something was last sent for such an upload.
+---@param one table of uploads
+---@return number|false|nil seconds since 1970, false where that is not known; nil, err
+---@return table? err not_found when it is not there any more
+function Store:upload_time(one)
+  if not self.inner.upload_time then return one.began or false end
+  return about_upload(self, "upload_time", "look at the upload of ", one)
+end
+
+--- Throws such an upload away, where the store can: `store:can_discard()`.
+---@param one table of uploads
+---@return true?
+---@return table? err
+function Store:discard(one)
+  if not self:can_discard() then misuse("%s can't remove uploads", self.text) end
+  return about_upload(self, "discard", "abort the upload of ", one)
+end
+
+--- True when unfinished uploads can be removed.
+---@return boolean
+function Store:can_discard() return self:can("uploads") and self.inner.discard ~= nil end
 
 --- Deletes objects. One that is not there is no failure.
 ---@param keys string|string[]

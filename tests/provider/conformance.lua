@@ -490,7 +490,7 @@ end
 
 -- A store is held to the features that its provider declares; what it lacks is named.
 local features = {
-  copy = { "^test_copy" }, range = { "^test_range_" },
+  uploads = { "^test_uploads_" }, copy = { "^test_copy" }, range = { "^test_range_" },
   multipart = {
     "^test_upload_", "part", "^test_abort_", "^test_source_fails$", "^test_cancel_",
     "^test_exclusive_upload$",

@@ -3,6 +3,7 @@
 -- that are taken. conformance.lua runs it, with what the two share.
 local lu = require "luaunit"
 local stream = require "lunark.core.stream"
+local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 local transfer = require "lunark.transfer"
 
@@ -192,4 +193,41 @@ function TestStore.test_upload_of_odd_names()
     lu.assertEquals(sha256(text_of(key)), sha256(noise(6 * MiB, key)))
     lu.assertEquals(keys_below(key), { key })
   end
+end
+
+-- --- uploads that were left ---
+
+local function left()
+  local found = {}
+  for one, err in s():uploads("left/") do found[#found + 1] = assert(one, err) end
+  table.sort(found, function(a, b) return a.key < b.key end)
+  return found
+end
+
+function TestStore.test_uploads_in_flight()
+  lu.assertEquals(left(), {})
+  local one <close> = assert(s():uploader("left/one.tar.gz"))
+  local two <close> = assert(s():uploader("left/two b+c.tar.gz"))
+  local other <close> = assert(s():uploader("other/three.tar.gz"))
+  for _, up in ipairs { one, two, other } do assert(up:part(1, noise(5 * MiB, "left"), 0)) end
+  assert(s():put("left/whole.tar.gz", ""))
+  local found = left()
+  lu.assertEquals({ found[1].key, found[2].key, #found }, { "left/one.tar.gz", "left/two b+c.tar.gz", 2 })
+  for _, up in ipairs(found) do
+    if up.began then lu.assertAlmostEquals(up.began, sys.clock(), 60) end
+    local touched = s():upload_time(up)
+    if touched then lu.assertAlmostEquals(touched, sys.clock(), 60) end
+    lu.assertNotNil(touched)
+  end
+  if not s():can_discard() then return end
+  assert(s():discard(found[1]))
+  assert(s():discard(found[1]))
+  lu.assertEquals(#left(), 1)
+  lu.assertEquals(left()[1].key, found[2].key)
+  local touched, err = s():upload_time(found[1])
+  lu.assertNil(touched)
+  lu.assertEquals(err.kind, "not_found")
+  lu.assertNil(s():head("left/one.tar.gz"))
+  assert(two:finish())
+  lu.assertEquals(left(), {})
 end

@@ -24,6 +24,7 @@ GCSEMULATOR_LACKS = (
     "test_copy", "test_copy_replaces",  # rewrite does not take the metadata of the request
     "test_list_pages",  # maxResults is not looked at
 )
+MOTO_LACKS = ("test_uploads_in_flight",)  # each began in 2010
 UNAVAILABLE = 77
 
 
@@ -94,7 +95,8 @@ def main():
     results.append(webdav())
     wrong = "access_key_id=lunarktestaccess,secret_access_key=this+is/not=it"
     for server in ("versitygw", "moto", "minio"):
-        env = {"LUNARK_TEST_STORE": "s3://lunark-test/some/pre%20fix", "LUNARK_TEST_WRONG": wrong}
+        env = {"LUNARK_TEST_STORE": "s3://lunark-test/some/pre%20fix", "LUNARK_TEST_WRONG": wrong,
+               "LUNARK_TEST_LACKS": ",".join(MOTO_LACKS if server == "moto" else ())}
         results.append(run(server, [SERVER, server, "--", *SUITE], env))
     for server, lacks in (("fakegcs", ()), ("gcsemulator", GCSEMULATOR_LACKS)):
         env = {"LUNARK_TEST_STORE": "gs://lunark-test/some/pre%20fix", "LUNARK_TEST_WRONG": "unchecked",

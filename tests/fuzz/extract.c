@@ -2,7 +2,8 @@
  * extract.c - any bytes as a tar that is extracted into a directory. What lies beside the directory
  * must stay as it is: nothing new, nothing gone, no other content, mode, time or number of links.
  *
- * Input: a byte of options, a byte that says how long the first chunk is, then the tar. The mutator
+ * Input: a byte of options, a byte that says how many components are taken off and how long the
+ * first chunk is, then the tar. The mutator
  * also makes the checksums of headers right. Everything is written as nobody where root runs it,
  * and removed after each input. */
 #include "fuzz.h"
@@ -18,11 +19,15 @@
 #include <unistd.h>
 
 enum {
-    OVERWRITE = 1,
-    PREPARED = 2, /* the directory has a file, a directory and a link out of it already */
-    GUNZIP = 4,
-    OWNER_SHIFT = 3, /* two bits */
+    EXISTING = 3, /* enum lk_existing */
+    PREPARED = 4, /* the directory has a file, a directory and links out of it already */
+    GUNZIP = 8,
+    OWNER_SHIFT = 4, /* two bits */
+    UMASK = 64,
+    MAPPED = 128,
+    FIRST = 63, /* of the second byte; the other two bits are `strip` */
     FILE_MAX = 64 << 20,
+    BYTES_MAX = 8 << 20,
     NOBODY = 65534,
     BLOCK = 512
 };
@@ -157,14 +162,19 @@ static void done(void *arg, const struct lk_error *err)
 static void extract(const uint8_t *data, size_t size, unsigned bits, unsigned first)
 {
     struct outcome outcome = {.err = {.kind = LK_OK}};
-    struct lk_extract_options options = {
-        .into = into_path, .existing = bits & OVERWRITE ? LK_EXISTING_REPLACE : LK_EXISTING_ERROR};
+    static const struct lk_path_map map[] = {{"k", "m/n"}, {"d/f", "u/x"}, {"t", "d"}};
+    struct lk_extract_options options = {.into = into_path, .max_bytes = BYTES_MAX, .map = map};
 
+    options.existing = (enum lk_existing)(bits & EXISTING);
     options.owner = (enum lk_owner)((bits >> OWNER_SHIFT & 3) % 3);
     options.gunzip_in_flight = (bits & GUNZIP) && size < 1024 ? 2 : 0;
+    options.use_umask = bits & UMASK;
+    options.map_count = bits & MAPPED ? sizeof map / sizeof *map : 0;
+    options.strip = first / (FIRST + 1);
     sem_init(&outcome.done, 0, 0);
-    struct lk_extract *x = lk_extract_new(fuzz_pool(), fuzz_stream(data, size, 1 + first * 16),
-                                          &options, done, &outcome, &outcome.err);
+    struct lk_extract *x =
+        lk_extract_new(fuzz_pool(), fuzz_stream(data, size, 1 + (first & FIRST) * 64), &options,
+                       done, &outcome, &outcome.err);
     must(x);
     while (sem_wait(&outcome.done))
         ;

@@ -81,7 +81,7 @@ def gunzip_seeds(real):
     for name, data in {
             "plain": plain, "named": named, "other-field": other, "mixed": small + plain + named + small, "padded": plain + b"\0" * 99,
             "garbage": small + b"garbage", "cut": small[:-3], "cut-header": small + small[:20], "one-byte": b"\x1f",
-            "nothing": b"", "bomb": member(0, b"", b"\0" * (1 << 20)) * 8, "foreign-bomb": gzip.compress(b"\0" * (6 << 20), mtime=0),
+            "nothing": b"", "bomb": member(0, b"", b"\0" * (1 << 20)) * 2, "foreign-bomb": gzip.compress(b"\0" * (2 << 20), mtime=0),
             "new-type": member(9, b"what is to come"), "more-fields": member(0, b"", b"data", b"QQ\2\0ab", flags=0xfff0),
             "payload-of-data": member(0, b"longer", b"data"), "too-large": small[:20] + b"\xff" * 8 + small[28:],
             "stored": b"\x1f\x8b\x08\0\0\0\0\0\0\xff\1\3\0\xfc\xffabc" + struct.pack("<II", zlib.crc32(b"abc"), 3)}.items():
@@ -127,7 +127,7 @@ def extract_seeds(real):
     pax, gnu = {"format": tarfile.PAX_FORMAT}, {"format": tarfile.GNU_FORMAT}
     for name, archive in real.items():
         plain = gzip.decompress(archive)
-        save("extract", "real-" + name, b"\1\xff" + (plain if len(plain) < 30000 else plain[:8192] + b"\0" * 1024))
+        save("extract", "real-" + name, b"\2\x3f" + (plain if len(plain) < 30000 else plain[:8192] + b"\0" * 1024))
     attributes = {"pax_headers": {"SCHILY.xattr.user.a": "value", "SCHILY.acl.access": "user::rw-,user:1:r--,group::r--,mask::r--,other::r--",
                                   "mtime": "1.5", "LIBARCHIVE.creationtime": "-1.25", "uid": "99999999999"}}
     sparse = {"pax_headers": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s", "GNU.sparse.realsize": "9999"}}
@@ -144,9 +144,9 @@ def extract_seeds(real):
             "twice": tar_of(("t", file, b"1"), ("t", folder, b""), ("t/f", file, b"2"), ("t", file, b"3"), **pax), "set-id": tar_of(("s", file, b"1", {"mode": 0o6777}), **pax),
             "dots": tar_of(("./././d/./f", file, b"1"), ("d/../../outside", file, b"2"), (".", folder, b""), ("d//f", file, b"3"), **pax),
             "cut": tar_of(("t", file, b"1" * 600), **pax)[:900], "empty": b"\0" * 1024, "nothing": b""}.items():
-        for bits in (1, 2, 3):
-            save("extract", f"{name}-{bits}", bytes((bits, 255)) + data)
-    save("extract", "gzip", b"\5\xff" + gzip.compress(tar_of(("t", file, b"1"), **pax), mtime=0))
+        for bits, first in ((2, 0x3f), (4, 0x3f), (0x86, 0x20), (0x47, 0x5f)):
+            save("extract", f"{name}-{bits:x}", bytes((bits, first)) + data)
+    save("extract", "gzip", b"\x0a\x3f" + gzip.compress(tar_of(("t", file, b"1"), **pax), mtime=0))
 
 
 def lua_seeds():

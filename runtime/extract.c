@@ -2,9 +2,11 @@
  * extract.c - reads a tar stream on a stage thread and has its entries written beneath a directory.
  *
  * libarchive parses, fed with the stream's chunks; it never touches the disk. The thread's locale
- * (not the process's) is UTF-8 meanwhile, so that names come through as they are. An archive must
- * end with its end mark: what was cut off is an error, also between two entries. What follows the
- * end mark is read too, because the stream's own end decides whether all of this was right.
+ * (not the process's) is C meanwhile, so that names come through byte by byte: libarchive can't
+ * convert them to it and leaves them alone (it warns of that), while in a UTF-8 locale it composes
+ * letters and their accents, and two names become one. An archive must end with its end mark: what
+ * was cut off is an error, also between two entries. What follows the end mark is read too, because
+ * the stream's own end decides whether all of this was right.
  *
  * Owns the input and the descriptor of the target. */
 #include "extract_internal.h"
@@ -189,8 +191,8 @@ static void drop_stage(struct lk_extract *x)
 static void extract_stage(void *arg)
 {
     struct lk_extract *x = arg;
-    locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
-    locale_t before = utf8 ? uselocale(utf8) : (locale_t)0;
+    locale_t plain = newlocale(LC_CTYPE_MASK, "C", (locale_t)0);
+    locale_t before = plain ? uselocale(plain) : (locale_t)0;
     int result = set_up(x);
     if (result == 0)
         result = read_entries(x);
@@ -207,9 +209,9 @@ static void extract_stage(void *arg)
     if (result)
         lk_stream_cancel(x->source);
     drop_stage(x);
-    if (utf8) {
+    if (plain) {
         uselocale(before);
-        freelocale(utf8);
+        freelocale(plain);
     }
     if (result && __atomic_load_n(&x->stop, __ATOMIC_RELAXED))
         lk_error_set(&x->error, LK_CANCELLED, "the extraction was cancelled");

@@ -61,6 +61,29 @@ static void archives_of_others(void **state)
     }
 }
 
+/* A letter with an accent, in one and in two characters: two names, and both stay what they are. */
+static void accents_are_left_alone(void **state)
+{
+    struct world *w = *state;
+    struct one_root one;
+    struct extraction e;
+    must(w->dir, "mkdir tree && cd tree && for n in e\xcc\x81 \xc3\xa9; do echo $n > $n && "
+                 "ln $n hard$n && ln -s $n soft$n && mkdir d$n && echo 1 > d$n/$n; done &&"
+                 "find . -exec touch -h -d @1700000000 {} +");
+    must(w->dir, "python3 \"$T\" tree tree tree > want && grep -c tree want | grep -qx 11");
+    lk_archive_unref(archive_to(w, one_root(&one, w, "tree"), "ours.tar"));
+    must(w->dir, "tar --format=posix --sort=name -cf gnu.tar tree && "
+                 "tar --format=gnu --sort=name -cf old.tar tree");
+    static const char *const archives[] = {"ours.tar", "gnu.tar", "old.tar"};
+    for (size_t i = 0; i < sizeof archives / sizeof *archives; i++) {
+        must(w->dir, "rm -rf x");
+        assert_int_equal(extract_file(w, archives[i], "x", false, &e), LK_OK);
+        assert_int_equal(lk_extract_result(e.extract)->warning_count, 0);
+        finish(&e);
+        must(w->dir, "python3 \"$T\" tree x/tree tree > got && diff want got");
+    }
+}
+
 static void attributes_and_access_lists(void **state)
 {
     struct world *w = *state;
@@ -461,6 +484,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         test(all_kinds_come_back),
         test(archives_of_others),
+        test(accents_are_left_alone),
         test(attributes_and_access_lists),
         test(times_before_1970),
         test(deep_tree),

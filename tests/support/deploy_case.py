@@ -13,7 +13,7 @@ from servers import CACHE, Unavailable, make_available
 CHART = os.path.join(ROOT, "deploy", "helm", "neo4j-backup")
 HELM = os.path.join(CACHE, "helm-4.3.1", "helm")
 VALIDATE = os.path.join(CACHE, "kubernetes-validate-1.37.0", "bin", "kubernetes-validate")
-KUBERNETES = "1.37"
+KUBERNETES = ("1.26", "1.37")  # the first one that the chart is for, and the last
 # Of the environment that has the schemas: it reads YAML.
 READ = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)"
 
@@ -49,10 +49,11 @@ class DeployCase(Neo4jCase):
         """The cron job, after Kubernetes' schemas have nothing against it."""
         out = self.template(values, sets, release, "template")
         self.assertEqual(0, out.returncode, out.stderr)
-        checked = subprocess.run([VALIDATE, "--strict", "-k", KUBERNETES, "-"], input=out.stdout, text=True,
-                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
-        self.assertEqual(0, checked.returncode, checked.stdout + out.stdout)
-        self.assertIn(f"passed for resource cronjob/{release}-job", checked.stdout)
+        for release_of in KUBERNETES:
+            checked = subprocess.run([VALIDATE, "--strict", "-k", release_of, "-"], input=out.stdout, text=True,
+                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+            self.assertEqual(0, checked.returncode, checked.stdout + out.stdout)
+            self.assertIn(f"passed for resource cronjob/{release}-job", checked.stdout)
         (job,) = [document for document in self.read_yaml(out.stdout) if document]
         self.assertEqual(("batch/v1", "CronJob"), (job["apiVersion"], job["kind"]))
         return job

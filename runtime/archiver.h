@@ -93,6 +93,8 @@ struct lk_extract_options {
     unsigned strip; /* leading components that are taken off, of members no map names */
     const struct lk_path_map *map; /* the first one that fits a member's whole path */
     size_t map_count;
+    const char *const *select; /* patterns of the paths that are extracted, extract_select.h */
+    size_t select_count;       /* 0 = all */
     uint64_t max_bytes; /* that may be written, 0 = any; holes don't count, an entry counts 512 */
     unsigned max_ratio; /* of bytes written and read, once 256 MiB were written; 0 = any */
 };
@@ -107,6 +109,10 @@ struct lk_extract *lk_extract_new(struct lk_pool *pool, struct lk_stream *input,
                                   struct lk_error *err);
 void lk_extract_progress(struct lk_extract *extract, uint64_t *bytes, uint64_t *files);
 const struct lk_archive_stats *lk_extract_result(struct lk_extract *extract); /* after done */
+/* After done: how often each pattern matched, and hard links to what was not selected; NULL if all
+ * was extracted. */
+struct lk_select;
+const struct lk_select *lk_extract_selection(struct lk_extract *extract);
 void lk_extract_cancel(struct lk_extract *extract); /* any thread; done still comes */
 void lk_extract_unref(struct lk_extract *extract);
 

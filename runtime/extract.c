@@ -82,6 +82,34 @@ int lk_extract_spend(struct lk_extract *x, uint64_t bytes)
                          "it may be made to fill the disk; if it is not, raise the limit");
 }
 
+/* True if what the first path becomes in the target is a directory above what the second becomes.
+ */
+static int stays_above(struct lk_extract *x, const char *directory, const char *path)
+{
+    int left_out = lk_extract_name(x, directory, "member", &x->target);
+    if (left_out == 0)
+        left_out = lk_extract_name(x, path, "member", &x->path);
+    if (left_out)
+        return left_out < 0 ? -1 : 0;
+    size_t len = x->target.len;
+    return len == 0 || (len < x->path.len && x->path.data[len] == '/' &&
+                        memcmp(x->target.data, x->path.data, len) == 0);
+}
+
+/* An entry that is selected, after the directories above it. */
+static int select_entry(struct lk_extract *x, struct archive_entry *entry)
+{
+    int result = lk_select_look(x->select, entry, &x->error);
+    struct archive_entry *above;
+    while (result > 0 && (above = lk_select_above(x->select))) {
+        const char *path = archive_entry_pathname(entry);
+        int makes = path ? stays_above(x, archive_entry_pathname(above), path) : 0;
+        if (makes < 0 || (makes && lk_extract_entry(x, above)))
+            return -1;
+    }
+    return result > 0 ? lk_extract_entry(x, entry) : result;
+}
+
 static int read_entries(struct lk_extract *x)
 {
     for (;;) {
@@ -95,7 +123,7 @@ static int read_entries(struct lk_extract *x)
             continue;
         if (result != ARCHIVE_OK && result != ARCHIVE_WARN)
             return lk_extract_parse_error(x, &x->error);
-        if (lk_extract_entry(x, entry))
+        if (x->select ? select_entry(x, entry) : lk_extract_entry(x, entry))
             return -1;
         __atomic_add_fetch(&x->files, 1, __ATOMIC_RELAXED);
     }
@@ -266,6 +294,15 @@ static void take_options(struct lk_extract *x, const struct lk_extract_options *
     x->max_ratio = options->max_ratio;
 }
 
+static int take_select(struct lk_extract *x, const struct lk_extract_options *options,
+                       struct lk_error *err)
+{
+    if (options->select_count == 0)
+        return 0;
+    x->select = lk_select_new(options->select, options->select_count, err);
+    return x->select ? 0 : -1;
+}
+
 struct lk_extract *lk_extract_new(struct lk_pool *pool, struct lk_stream *input,
                                   const struct lk_extract_options *options,
                                   void (*done)(void *arg, const struct lk_error *err), void *arg,
@@ -279,13 +316,15 @@ struct lk_extract *lk_extract_new(struct lk_pool *pool, struct lk_stream *input,
     *x = (struct lk_extract){.refs = 2, .pool = pool, .source = input, .done = done, .arg = arg};
     x->into = -1;
     take_options(x, options);
-    if (lk_extract_take_map(x, options->map, options->map_count, err) == 0 &&
+    if (take_select(x, options, err) == 0 &&
+        lk_extract_take_map(x, options->map, options->map_count, err) == 0 &&
         (x->into = open_into(options->into, err)) >= 0 &&
         lk_pool_stage(pool, "extract", extract_stage, x, err) == 0)
         return x;
     if (x->into >= 0)
         close(x->into);
     lk_extract_free_map(x);
+    lk_select_free(x->select);
     free(x);
 failed:
     lk_stream_cancel(input);
@@ -304,6 +343,11 @@ const struct lk_archive_stats *lk_extract_result(struct lk_extract *x)
     return &x->stats;
 }
 
+const struct lk_select *lk_extract_selection(struct lk_extract *x)
+{
+    return x->select;
+}
+
 void lk_extract_cancel(struct lk_extract *x)
 {
     __atomic_store_n(&x->stop, 1, __ATOMIC_RELAXED);
@@ -318,5 +362,6 @@ void lk_extract_unref(struct lk_extract *x)
     lk_stream_unref(x->source);
     lk_stats_free(&x->stats);
     lk_extract_free_map(x);
+    lk_select_free(x->select);
     free(x);
 }

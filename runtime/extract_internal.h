@@ -6,6 +6,7 @@
 
 #include "archive_internal.h"
 #include "beneath.h"
+#include "extract_select.h"
 #include <archive.h>
 #include <archive_entry.h>
 #include <sys/stat.h>
@@ -44,6 +45,7 @@ struct lk_extract {
     unsigned strip;
     struct lk_path_map *map; /* owned, with its texts */
     size_t map_count;
+    struct lk_select *select; /* NULL = all */
     uint64_t max_bytes;
     unsigned max_ratio;
     void (*done)(void *arg, const struct lk_error *err);

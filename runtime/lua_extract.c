@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * lua_extract.c - archive.extract of lunark.core.archive: options, and the Extract of scripts.
  * Loop thread only. */
+#include "extract_select.h"
 #include "lua_archive.h"
 #include <string.h>
 
@@ -22,12 +23,36 @@ static void cancel_extract(struct lk_op *op)
     lk_extract_cancel(((struct lk_job_handle *)op)->extract);
 }
 
+/* Adds `matched` and `lost` to the table at the top. */
+static void set_selection(lua_State *L, const struct lk_select *select)
+{
+    lua_newtable(L); /* result matched */
+    for (size_t i = 0; i < select->count; i++) {
+        lua_pushinteger(L, (lua_Integer)select->globs[i].matched);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    lua_setfield(L, -2, "matched");
+    lua_newtable(L); /* result lost */
+    lua_Integer n = 0;
+    for (const struct lk_lost_link *lost = select->lost; lost; lost = lost->next) {
+        lua_createtable(L, 0, 2); /* result lost link */
+        lua_pushstring(L, lost->path);
+        lua_setfield(L, -2, "path");
+        lua_pushstring(L, lost->target);
+        lua_setfield(L, -2, "target");
+        lua_rawseti(L, -2, ++n);
+    }
+    lua_setfield(L, -2, "lost");
+}
+
 static int extract_results(lua_State *L, struct lk_op *op)
 {
     struct lk_job_handle *handle = (struct lk_job_handle *)op;
     if (handle->job->failed)
         return lk_push_error(L, &handle->job->err);
     lk_push_stats(L, lk_extract_result(handle->extract));
+    if (lk_extract_selection(handle->extract))
+        set_selection(L, lk_extract_selection(handle->extract));
     return 1;
 }
 
@@ -73,11 +98,28 @@ static void map_option(lua_State *L, struct lk_extract_options *options)
     options->map_count = count;
 }
 
+/* Likewise. An empty list selects nothing, which no script means. */
+static void select_option(lua_State *L, struct lk_extract_options *options)
+{
+    size_t count = lk_push_list(L, 2, FUNCTION, "select"); /* list */
+    const char **globs =
+        lua_newuserdatauv(L, (count ? count : 1) * sizeof *globs, 0); /* list memory */
+    if (count == 0 && lua_istable(L, -2))
+        lk_misuse(L, FUNCTION, "'select' must name at least one path");
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, -2, (lua_Integer)i + 1);
+        globs[i] = lk_path_at_top(L, FUNCTION, "a path in 'select'");
+        lua_pop(L, 1);
+    }
+    options->select = globs;
+    options->select_count = count;
+}
+
 static struct lk_extract_options read_options(lua_State *L)
 {
-    static const char *const keys[] = {"into",      "overwrite", "existing", "owner",
-                                       "mode",      "devices",   "strip",    "map",
-                                       "max_bytes", "max_ratio", "jobs",     NULL};
+    static const char *const keys[] = {"into",    "overwrite", "existing", "owner",     "mode",
+                                       "devices", "strip",     "map",      "max_bytes", "max_ratio",
+                                       "jobs",    "select",    NULL};
     static const char *const owners[] = {"auto", "keep", "none", NULL};
     static const char *const modes[] = {"keep", "umask", NULL};
     struct lk_runtime *runtime = lk_runtime_of(L);
@@ -92,6 +134,7 @@ static struct lk_extract_options read_options(lua_State *L)
     options.max_bytes = (uint64_t)lk_opt_integer(L, 2, "max_bytes", 0, LUA_MAXINTEGER, 0);
     options.max_ratio = (unsigned)lk_opt_integer(L, 2, "max_ratio", 0, 1000000000, 0);
     map_option(L, &options);
+    select_option(L, &options);
     int jobs = (int)lk_opt_integer(L, 2, "jobs", 1, 1024, runtime->jobs);
     options.gunzip_in_flight = lk_gzip_in_flight(runtime->memory, jobs);
     return options;

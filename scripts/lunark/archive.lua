@@ -53,6 +53,9 @@ archive.create = core.create
 ---@field devices boolean|nil make devices, too (as root), default false: left out with a warning
 ---@field strip integer|nil leading components to take off, from members that no map names, default 0
 ---@field map string[][]|nil {from, to} each: members at and below `from` go to `to`; the first fits
+---@field select string[]|nil only what one of these globs matches: patterns as in exclude, of the path from
+--- its beginning on, and with a directory all below it. The result has `matched`, how often each did, and
+--- `lost`, {path, target} of hard links that were selected when their targets were not: those are not made
 ---@field max_bytes integer|nil that may be written, holes not counted; more is an error of kind corrupt
 ---@field max_ratio integer|nil times the archive's size that may be written, beyond 256 MiB: else corrupt
 ---@field jobs integer|nil members decompressed at once, default as the runtime's

@@ -10,6 +10,7 @@ local list = require "lunark.list"
 local log = require "lunark.log"
 local manifest = require "lunark.manifest"
 local naming = require "lunark.naming"
+local paths = require "lunark.paths"
 local progress = require "lunark.progress"
 local sys = require "lunark.core.sys"
 
@@ -115,7 +116,7 @@ local function extract(stream, expected, options)
   local job, err = archive.extract(stream, {
     into = options.into, overwrite = options.overwrite, existing = options.existing, owner = options.owner,
     mode = options.mode, devices = options.devices, strip = options.strip, map = options.map,
-    max_bytes = max_bytes, max_ratio = max_ratio,
+    max_bytes = max_bytes, max_ratio = max_ratio, select = options.select,
   })
   if not job then
     return nil, err
@@ -232,6 +233,39 @@ function restore.expected(store, backup)
   return expected
 end
 
+-- The whole object, as it is in the store.
+local function read_whole(store, backup, expected, options)
+  local stream, err = store:get(backup.key)
+  if not stream then
+    return nil, err.kind == "not_found" and err or exit.unreachable(err)
+  end
+  if options.limit_rate then
+    stream = stream:limit(options.limit_rate)
+  end
+  local body <close> = stream
+  local result
+  result, err = unpack_into(body, backup, expected, options)
+  if not result then
+    err.exit = err.kind ~= "corrupt" and exit.FAILED or nil
+    return nil, err
+  end
+  return result
+end
+
+local function read_paths(store, backup, expected, options)
+  if not is_tar(backup, expected) then
+    return usage(backup.key .. " is the output of a program: there are no paths in it", "leave --path out")
+  end
+  return paths.read({
+    whole = function(chosen)
+      return read_whole(store, backup, expected, chosen)
+    end,
+    pieces = function()
+      return nil, { index = "none", message = "the archive has no index" }
+    end,
+  }, options)
+end
+
 --- Reads one backup into a folder: an archive is extracted, other data becomes a file ITEM.SUFFIX, or goes
 --- to standard output. What was read is compared with what it must be before this returns.
 ---@param store table
@@ -245,19 +279,10 @@ function restore.read(store, backup, expected, options)
     return usage(backup.key .. " is an archive of files, and standard output takes one",
       "restore it with --into")
   end
-  local stream, err = store:get(backup.key)
-  if not stream then
-    return nil, err.kind == "not_found" and err or exit.unreachable(err)
-  end
-  if options.limit_rate then
-    stream = stream:limit(options.limit_rate)
-  end
-  local body <close> = stream
-  local result
-  result, err = unpack_into(body, backup, expected,
-    setmetatable({ name = backup.item }, { __index = options }))
+  local read = options.path and read_paths or read_whole
+  local result, err = read(store, backup, expected,
+    setmetatable({ name = backup.item, key = backup.key }, { __index = options }))
   if not result then
-    err.exit = err.kind ~= "corrupt" and exit.FAILED or nil
     return nil, err
   end
   for i, warning in ipairs(result.warnings or {}) do
@@ -273,6 +298,7 @@ end
 ---@field at integer|string|nil seconds since 1970, or "latest"
 ---@field into string|nil folder; or
 ---@field to_stdout boolean|nil a program's output goes to standard output
+---@field path string[]|nil globs: only what they match, see lunark.paths
 ---@field overwrite boolean|nil existing = "replace"
 ---@field existing string|nil "error", "skip", "replace" or "keep-newer": the folder may have something in it
 ---@field owner string|nil "auto", "keep" or "none"
@@ -291,7 +317,7 @@ end
 local function check_space(expected, options)
   local free = file.free_bytes(options.into)
   local needed = expected.raw_size
-  if not free or not needed or free >= needed or options.space_check == false then
+  if not free or not needed or free >= needed or options.space_check == false or options.path then
     return free
   end
   local text = "%d bytes are free for %s, the backup has %d"

@@ -21,6 +21,10 @@ local command = {
     item = { "string", metavar = "NAME", help = "which item, where the store has several" },
     at = { "string", metavar = "TIME", help = "which backup: its time, or `latest` (the newest)" },
     into = { "string", expected = true, metavar = "DIR", help = "folder that it is restored into" },
+    path = {
+      "list", repeated = true, metavar = "GLOB",
+      help = "only what matches, with a directory all below it; can be given several times",
+    },
     to_stdout = { "boolean", help = "write a program's output to standard output" },
     overwrite = { "boolean", help = "the folder may have something in it, which is replaced" },
     existing = {
@@ -75,6 +79,11 @@ local function map_of(list)
 end
 
 local function check(options, global)
+  for _, glob in ipairs(options.path or {}) do
+    if glob == "" then
+      error(usage("--path is empty, a path or a glob expected"))
+    end
+  end
   if (options.into == nil) == (not options.to_stdout) then
     error(usage(options.into and "--into and --to-stdout exclude each other" or "--into DIR is missing",
       not options.into and "or --to-stdout for a program's output" or nil))
@@ -101,7 +110,8 @@ function command.run(context)
   end
   sys.seal()
   local shown <close> = progress.start(global.progress)
-  local given = { at = at, map = map, progress = shown, limit_rate = global.limit_rate }
+  local path = options.path and #options.path > 0 and options.path or false
+  local given = { at = at, map = map, path = path, progress = shown, limit_rate = global.limit_rate }
   local result, err = restore.run(from, setmetatable(given, { __index = options }))
   shown:close()
   if not result then

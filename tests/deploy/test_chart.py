@@ -66,8 +66,8 @@ class Rendered(DeployCase):
         self.assertEqual({"schedule": "0 */12 * * *", "concurrencyPolicy": "Forbid", "successfulJobsHistoryLimit": 3,
                           "failedJobsHistoryLimit": 1}, {k: v for k, v in spec.items() if k != "jobTemplate"})
         self.assertEqual(1, of_job["backoffLimit"])
-        self.assertIn({"action": "FailJob", "onExitCodes": {"containerName": "backup", "operator": "In", "values": [2]}},
-                      of_job["podFailurePolicy"]["rules"])
+        self.assertIn({"action": "FailJob", "onPodConditions": [],
+                       "onExitCodes": {"containerName": "backup", "operator": "In", "values": [2]}}, of_job["podFailurePolicy"]["rules"])
         self.assertEqual({"backoffLimit", "podFailurePolicy", "template"}, set(of_job), "no deadline")
         pod, container = self.pod(job), self.container(job)
         self.assertEqual("Never", pod["restartPolicy"])

@@ -119,8 +119,6 @@ static int read_entries(struct lk_extract *x)
         int result = archive_read_next_header(x->archive, &entry);
         if (result == ARCHIVE_EOF && !x->ended)
             return 0;
-        if (result == ARCHIVE_RETRY)
-            continue;
         if (result != ARCHIVE_OK && result != ARCHIVE_WARN)
             return lk_extract_parse_error(x, &x->error);
         if (x->select ? select_entry(x, entry) : lk_extract_entry(x, entry))

@@ -221,15 +221,13 @@ static int check_is_member(lua_State *L)
 
 int lk_open_check(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"footer", check_footer},
-                                         {"list", check_list},
-                                         {"block", check_block},
-                                         {"is_member", check_is_member},
-                                         {"units", check_units},
-                                         {"data", lk_check_data},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"footer", check_footer},       {"list", check_list},          {"block", check_block},
+        {"is_member", check_is_member}, {"units", check_units},        {"data", lk_check_data},
+        {"tar", lk_check_tar},          {"compare", lk_check_compare}, {NULL, NULL}};
 
     lk_open_check_data(L);
+    lk_open_check_work(L);
     luaL_newlib(L, functions);
     return 1;
 }

@@ -9,6 +9,7 @@ local list = require "lunark.list"
 local manifest = require "lunark.manifest"
 local naming = require "lunark.naming"
 local restore = require "lunark.restore"
+local drill = require "lunark.verify_restore"
 local sys = require "lunark.core.sys"
 
 local verify = {}
@@ -273,6 +274,7 @@ end
 ---@class lunark.verify.Options
 ---@field data string|number|nil "all", or percent of it: what is read
 ---@field seed integer|nil of the sample
+---@field scratch lunark.verify.Scratch|nil where it is restored
 ---@field progress table|nil lunark.progress
 ---@field limit_rate integer|nil bytes a second
 
@@ -303,8 +305,11 @@ function verify.backup(store, backup, options)
       ok, err = data.sample(store, result, options.data, options)
     end
   end
+  if ok and options.scratch and has_data(result, backup) then
+    ok, err = drill.run(store, result, backup, options)
+  end
   if not ok then
-    result.state, result.err = "failed", exit.unreachable(err)
+    result.state, result.err = "failed", err.exit and err or exit.unreachable(err)
   end
   return result
 end

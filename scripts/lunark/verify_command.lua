@@ -3,6 +3,7 @@
 
 local crypto = require "lunark.crypto"
 local exit = require "lunark.exit"
+local fs = require "lunark.fs"
 local json = require "lunark.json"
 local log = require "lunark.log"
 local manifest = require "lunark.manifest"
@@ -13,6 +14,7 @@ local restore_command = require "lunark.restore_command"
 local sys = require "lunark.core.sys"
 local time = require "lunark.time"
 local url = require "lunark.url"
+local drill = require "lunark.verify_restore"
 local verify = require "lunark.verify"
 
 local SHOWN = 20 -- findings of one backup in the log; --json has all
@@ -28,6 +30,7 @@ local command = {
       "string", metavar = "all|N%",
       help = "read the data too, all or that much of it: each member's checksum, each file's SHA-256",
     },
+    restore = { "boolean", help = "restore it into a scratch folder below --work-dir, compare, remove it" },
     seed = { "integer", min = 0, help = "repeats the choice of an earlier --data N%" },
   },
 }
@@ -97,7 +100,7 @@ local function result_json(result)
     item = result.item, key = result.key, time = result.time and time.rfc3339(result.time),
       size = result.size,
     state = result.state, checked = json.array(result.checked), findings = findings, latest = result.latest,
-    stands_for = result.stands_for, counts = result.counts,
+    stands_for = result.stands_for, counts = result.counts, restored = result.restored,
     error = result.err and output.plain_error(result.err),
   }
 end
@@ -152,6 +155,36 @@ local function seed_of(options, amount)
   return seed
 end
 
+-- The folder that the scratch folder is made in; it may be written, and no more.
+local function grant_work(given, run)
+  if given == "" then
+    error(usage("--work-dir is empty, a folder expected"))
+  end
+  if given then
+    sys.allow("read", fs.absolute(given))
+    sys.allow("write", fs.absolute(given))
+    local ok, err = fs.mkdir_granted(given)
+    if not ok then
+      error(exit.with(err, exit.USAGE))
+    end
+    return given
+  end
+  sys.allow("env", "TMPDIR")
+  local base = sys.env("TMPDIR") or "/tmp"
+  local path = fs.join(fs.absolute(base), "lunark-" .. run)
+  sys.allow("read", path)
+  sys.allow("write", path)
+  return base
+end
+
+local function scratch_in(base, run)
+  local scratch, err = drill.scratch(base, run)
+  if not scratch then
+    error(exit.with(err, exit.FAILED))
+  end
+  return scratch
+end
+
 function command.run(context)
   local options, global = context.options, context.global
   local at = restore_command.at_of(options.at)
@@ -160,17 +193,19 @@ function command.run(context)
   options.url = place.of(options.url, "URL", context.plan.title)
   local from = restore_command.open_store(options.url)
   check_options(options, from)
+  local base = options.restore and grant_work(global.work_dir, context.run)
   sys.seal()
   local chosen, err = verify.find(from, { item = options.item, at = at, all = options.all })
   if not chosen then
     err.url = err.url or url.shown(options.url)
     error(err)
   end
+  local scratch <close> = base and scratch_in(base, context.run) or nil
   local shown <close> = progress.start(global.progress)
   local results, objects = {}, json.array {}
   for i, backup in ipairs(chosen) do
     local result = verify.backup(from, backup, {
-      data = amount, seed = seed, progress = shown, limit_rate = global.limit_rate,
+      data = amount, seed = seed, scratch = scratch, progress = shown, limit_rate = global.limit_rate,
     })
     results[i], objects[i] = result, result_json(result)
     say(result)

@@ -167,19 +167,44 @@ local function read_members(store, result, options)
   return true
 end
 
--- What has no members of ours: its hash, and whether it can be decompressed.
-local function read_foreign(store, result, options)
-  if result.expected_sha256 then
-    local stream, err = open(store, result, nil, options)
-    local digests = stream
-    if stream then
-      digests, err = stream:hash { "sha256" }
-    end
-    if not digests then
-      return nil, err
-    end
-    compare_whole(result, { sha256 = digests.sha256, finding_count = 0 })
+-- Where nothing says what it must hash to: whether it can be read to its end.
+local function read_through(store, result, options)
+  local suffix = result.key:match("%.tar%.gz$") or result.key:match("%.[^./]*$") or ""
+  local stream, err = open(store, result, nil, options)
+  if not stream then
+    return nil, err
   end
+  local body <close> = stream
+  local ok = true
+  if suffix == ".tar.gz" or suffix == ".tgz" or suffix == ".tar" then
+    ok, err = check.tar(body)
+    result.counts.entries = ok and ok.entries
+  elseif suffix == ".gz" then
+    ok, err = body:gunzip():discard()
+  else
+    result:warn("data", ("%s is neither tar nor gzip: there is nothing to check"):format(result.key))
+  end
+  if not ok and err.kind == "corrupt" then
+    result:damage("data", err.message)
+    ok = true
+  end
+  return ok and true, err
+end
+
+-- What has no members of ours.
+local function read_foreign(store, result, options)
+  if not result.expected_sha256 then
+    return read_through(store, result, options)
+  end
+  local stream, err = open(store, result, nil, options)
+  local digests = stream
+  if stream then
+    digests, err = stream:hash { "sha256" }
+  end
+  if not digests then
+    return nil, err
+  end
+  compare_whole(result, { sha256 = digests.sha256, finding_count = 0 })
   return true
 end
 

@@ -123,6 +123,20 @@ function Check:progress() end
 --- Cancels. Idempotent.
 function Check:close() end
 
+--- Reads a tar of any tool, or one in gzip, to its end; parks.
+---@param stream lunark.Stream is taken over
+---@return { entries: integer, bytes: integer }|nil
+---@return lunark.Error|nil err kind corrupt, or the stream's
+function check.tar(stream) end
+
+--- Compares what was restored into a directory with the records of an index block; parks. Needs write for it.
+---@param directory string
+---@param bytes string the index member
+---@return { entries: integer, files: integer, unchecked: integer, findings: table[] }|nil findings {path,
+--- message}
+---@return lunark.Error|nil err
+function check.compare(directory, bytes) end
+
 --- Whether one of lunark's gzip members begins here.
 ---@param bytes string
 ---@return boolean

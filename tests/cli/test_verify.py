@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """lunark verify: every kind of damage is found and named, what is whole is not blamed, and nothing is written."""
 import glob
+import gzip
 import json
 import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import minio_server  # noqa: E402
 import read_index  # noqa: E402
-from harness import Case, load_json, main  # noqa: E402
+from harness import Case, load_json, main, make_tree  # noqa: E402
 
 
 class Verify(Case):
@@ -389,6 +391,121 @@ class Data(Verify):
         self.verify("--data", "100%", url=archive, status=4)
 
 
+class Restore(Verify):
+    """--restore: a drill that leaves nothing behind."""
+
+    def setUp(self):
+        super().setUp()
+        self.work = self.path("work")
+        os.makedirs(self.work)
+
+    def drill(self, *args, status=0, **more):
+        found = self.verify("--restore", "--work-dir", self.work, *args, status=status, **more)
+        self.assertEqual([], os.listdir(self.work))
+        return found
+
+    def test_every_kind_of_entry(self):
+        tree = make_tree(self.path("src"))
+        os.chmod(os.path.join(tree, "empty"), 0o000)
+        self.lunark("backup", "files", tree, "--to", self.store)
+        archive, = glob.glob(self.store + "/src/src-2*.tar.gz")
+        _, _, _, rows = self.index(archive)
+        found = self.drill("--at", "latest")[0]
+        self.assertEqual(("ok", []), (found["state"], found["findings"]))
+        self.assertEqual(["size", "latest", "index", "restore"], found["checked"])
+        self.assertEqual((len(rows), len([row for row in rows if row[9]]), 0),
+                         tuple(found["restored"][name] for name in ("entries", "files", "unchecked")))
+        self.assertEqual("restore", self.drill(url=archive)[0]["checked"][-1])
+        found = self.verify("--restore", url=archive, env={"TMPDIR": self.work})[0]
+        self.assertEqual("ok", found["state"])
+        self.assertEqual([], os.listdir(self.work))
+
+    def test_damage(self):
+        archive = self.backup(files=60, big=3 << 20)
+        _, _, table, _ = self.index(archive)
+        self.flip(archive, table[1][0] + 1000)
+        (found,) = self.drill(url=archive, status=4)
+        self.assertEqual("damaged", found["state"])
+        self.assertIn("is damaged", self.messages(found))
+
+    def test_outputs_of_programs_and_archives_of_other_tools(self):
+        self.write("mine/policies/out.lua", """return require "lunark.policy" { api = 1, name = "out", summary = "writes",
+          needs = { exec = { "seq" } }, options = {}, backup = function(job)
+          job:save("out", { program = { "seq", "500000" }, suffix = ".txt" }) end }""")
+        self.lunark("backup", "out", "--scripts", self.path("mine"), "--to", self.store)
+        os.makedirs(self.store + "/db")
+        subprocess.run(["tar", "czf", self.store + "/db/db-2026-01-31T020000Z.tar.gz", self.tree("other", files=3)], check=True,
+                       stderr=subprocess.DEVNULL)
+        found = [one for one in self.drill() if not one.get("latest")]
+        self.assertEqual([("db", "unverified"), ("out", "ok")], [(one["item"], one["state"]) for one in found])
+        self.assertEqual({"restore"}, {one["checked"][-1] for one in found})
+
+    def test_ended_by_a_signal_or_a_timeout(self):
+        archive = self.backup(files=10, big=60 << 20)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            child = self.start("verify", archive, "--restore", "--work-dir", self.work, "--limit-rate", "2M")
+            deadline = time.time() + 20
+            while not glob.glob(self.work + "/lunark-*/restored/**/large", recursive=True) and time.time() < deadline:
+                time.sleep(0.05)
+            self.assertNotEqual([], os.listdir(self.work))
+            child.send_signal(signum)
+            child.communicate(timeout=20)
+            self.assertNotEqual(0, child.returncode)
+            self.assertEqual([], os.listdir(self.work))
+        self.lunark("verify", archive, "--restore", "--work-dir", self.work, "--limit-rate", "2M", "--timeout", "2s", status=124)
+        self.assertEqual([], os.listdir(self.work))
+        child = self.start("verify", archive, "--restore", "--work-dir", self.work, "--limit-rate", "2M")
+        while not glob.glob(self.work + "/lunark-*/restored/*"):
+            time.sleep(0.05)
+        child.kill()
+        child.communicate(timeout=20)
+        self.assertNotEqual([], os.listdir(self.work))
+        self.drill(url=archive)
+        self.assertIn("was left by a run that did not end well", self.stderr)
+
+    def test_no_room(self):
+        archive = self.backup(files=3)
+        manifest = archive.replace(".tar.gz", ".manifest.json")
+        self.write(manifest, json.dumps({**load_json(manifest), "raw_size": 1 << 60}))
+        (found,) = self.drill(url=archive, status=1)
+        self.assertEqual("failed", found["state"])
+        self.assertIn("are free in", found["error"]["message"])
+        self.assertIn("--work-dir", found["error"]["hint"])
+
+
+class Foreign(Verify):
+    """--data with what other tools have written."""
+
+    def test_archives(self):
+        os.makedirs(self.store + "/db")
+        path = self.store + "/db/db-2026-01-31T020000Z.tar.gz"
+        tree = self.tree("other", files=50)
+        for command in (["tar", "czf", path, tree], ["tar", "cf", path[:-3], tree]):
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+            path = command[2]
+            (found,) = self.verify("--data", "all", "--item", "db")
+            self.assertEqual(("unverified", ["data"]), (found["state"], found["checked"]))
+            self.assertEqual(subprocess.run(["tar", "tf", path], check=True, capture_output=True).stdout.count(b"\n"),
+                             found["counts"]["entries"])
+            with open(path, "rb") as file:
+                whole = file.read()
+            middle = len(whole) // 2
+            for data in (whole[:middle], whole[:512] + b"x" * 600 + whole[1112:]):
+                with open(path, "wb") as file:
+                    file.write(data)
+                (found,) = self.verify("--data", "all", "--item", "db", status=4)
+                self.assertEqual("damaged", found["state"])
+                shutil.rmtree(self.path("into"), True)
+                self.lunark("restore", "--from", self.store, "--item", "db", "--into", self.path("into"), status=4)
+            os.unlink(path)
+        path = self.store + "/db/db-2026-01-31T020000Z.dump.gz"
+        with gzip.open(path, "wb") as file:
+            file.write(b"text" * 100000)
+        self.assertEqual("unverified", self.verify("--data", "5%", url=path)[0]["state"])
+        self.flip(path, os.path.getsize(path) - 6)
+        self.assertIn("damaged", self.messages(self.verify("--data", "all", url=path, status=4)[0]))
+
+
 class Remote(Verify):
     """The same through S3, with credentials that may only read."""
 
@@ -401,11 +518,15 @@ class Remote(Verify):
         self.assertEqual(["ok", "ok"], [one["state"] for one in found])
         self.assertEqual("data/data-latest.tar.gz", found[0]["key"])
         self.assertEqual(found[1]["key"], found[0]["stands_for"])
+        for more in (["--data", "all"], ["--data", "40%"], ["--restore", "--work-dir", self.path("work")]):
+            found = self.verify(*more, url=url, env=server.env())
+            self.assertEqual(["ok", "ok"], [one["state"] for one in found])
+            self.assertIn(more[0].strip("-"), found[1]["checked"][-1])
         if server.data:
             path = os.path.join(server.data, "bucket/p", found[1]["key"])
             _, blocks, _, _ = self.index(path)
             self.flip(path, blocks[0][0] + 60)
-            found = self.verify("--item", "data", url=url, env=server.env(), status=4)
+            found = self.verify("--item", "data", "--data", "all", url=url, env=server.env(), status=4)
             self.assertIn(f"index block at byte {blocks[0][0]}", self.messages(found[1]))
             # `latest` stands for what it says, or it is damaged.
             other = self.tree("other", seed=3)
@@ -426,8 +547,9 @@ class Remote(Verify):
         env = minio_server.session(endpoint, json.dumps({"Version": "2012-10-17", "Statement": [
             {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": "arn:aws:s3:::bucket"},
             {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": "arn:aws:s3:::bucket/*"}]}))
-        found = self.verify(url=url, env=env)
-        self.assertEqual(["ok", "ok"], [one["state"] for one in found])
+        for more in ([], ["--data", "all"], ["--data", "10%"], ["--restore"]):
+            found = self.verify(*more, url=url, env=env)
+            self.assertEqual(["ok", "ok"], [one["state"] for one in found])
 
 
 if __name__ == "__main__":

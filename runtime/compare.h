@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ * compare.h - compares what was restored beneath a directory with the records of an index, and
+ * reads tars that have none. Both block: stage threads only. */
+#ifndef LK_COMPARE_H
+#define LK_COMPARE_H
+
+#include "stream.h"
+
+struct lk_compare_found {
+    uint64_t entries;   /* that are as the index says */
+    uint64_t files;     /* of them regular files whose SHA-256 was compared */
+    uint64_t unchecked; /* devices, which are not restored, paths that are cut in the index, and
+                           what this user may not look at */
+    /* Called for each entry that is not as it should be. */
+    void (*differs)(void *arg, const char *path, size_t len, const char *message);
+    void *arg;
+};
+
+/* All records of an index member. -1: the block, or the directory, can't be read. */
+int lk_compare_block(const char *directory, const void *bytes, size_t len,
+                     struct lk_compare_found *found, struct lk_error *err);
+
+/* Reads a tar, or a tar in gzip, to its end; takes over input. -1: LK_CORRUPT with the place, or
+ * what the input failed with. */
+int lk_tar_read(struct lk_pool *pool, struct lk_stream *input, int in_flight, uint64_t *entries,
+                uint64_t *bytes, struct lk_error *err);
+
+#endif

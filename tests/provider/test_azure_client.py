@@ -97,6 +97,11 @@ class Backups(Case):
         self.lunark("verify", archive, env=may("r"))
         failed = self.backup("tree", env=may("rl"), status=3)
         self.assertIn("a permission is missing", failed.stderr)
+        prune = ("prune", self.URL, "--keep-last", "1", "--yes")
+        failed = self.lunark(*prune, env=may("rl"), status=3)
+        self.assertIn("a permission is missing", failed.stderr)
+        self.assertIn("1 backups deleted", self.lunark(*prune, env=may("rld")).stderr)
+        self.lunark("prune", self.URL, "--orphans", "--yes", env=may("rld"))
         failed = self.backup("tree", env=may("cw"), status=1)
         self.assertIn("latest not moved", failed.stderr)
         self.lunark("backup", "files", self.path("tree"), "--name", "tree", "--no-latest", "--to", self.URL,

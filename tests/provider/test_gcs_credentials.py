@@ -425,6 +425,18 @@ class Permissions(Case):
             time.sleep(1)
             self.save(self.needs["backup"] - {less}, status=3 if less == "create" else 1)
 
+    def test_prune(self):
+        for _ in range(3):
+            self.save(None)
+        prune = ("prune", self.url, "--keep-last", "1", "--yes")
+        for less in sorted(self.needs["prune"]):
+            failed = self.run_with(self.needs["prune"] - {less}, *prune, status=3)
+            self.assertIn(f"storage.objects.{less}", failed.stderr)
+        self.assertEqual(7, len(self.stored()))
+        self.assertIn("2 backups deleted", self.run_with(self.needs["prune"], *prune).stderr)
+        self.run_with(self.needs["prune"], "prune", self.url, "--orphans", "--yes")
+        self.assertEqual(3, len(self.stored()))
+
     def test_rules_for_old_copies(self):
         rules = json.loads(re.search(r"```json\n(.*?)```", self.doc, re.S).group(1).replace("PREFIX/", ""))["rule"]
         self.tree = self.path("data")

@@ -129,6 +129,32 @@ class Minio(Case):
             failed = self.backup(self.session(found[statement]), 3)
             self.assertIn("does not allow it", failed.stderr)
 
+    def prune(self, env, *args, status=0):
+        return self.lunark("prune", self.to(), *args, "--yes", status=status, env=env)
+
+    def test_documented_policies_of_prune(self):
+        found = documented()
+        for _ in range(3):
+            self.backup(self.root, 0, "", "--no-latest")
+        failed = self.prune(self.session(found["list"]), "--keep-last", "1", status=3)
+        self.assertIn("does not allow it", failed.stderr)
+        self.assertEqual(6, len(self.keys()))
+        self.prune(self.session(found["prune"]), "--keep-last", "2")
+        self.assertEqual(4, len(self.keys()))
+        self.backup(self.session(found["backup"], found["prune"]), 0, "", "--no-latest", "--keep-last", "1")
+        self.assertEqual(2, len(self.keys()))
+        failed = self.prune(self.session(found["prune"]), "--orphans", status=3)
+        self.assertIn("does not allow it", failed.stderr)
+        self.prune(self.session(found["prune"], found["orphans"]), "--orphans")
+        key = "/bucket/n/n-2020-01-01T000000Z.tar.gz"
+        answer = self.signed("POST", key + "?uploads=")
+        (upload,) = [e.text for e in xml.fromstring(answer).iter() if e.tag.endswith("}UploadId")]
+        self.signed("PUT", f"{key}?partNumber=1&uploadId={urllib.parse.quote(upload)}", b"part")
+        time.sleep(1.1)
+        said = self.prune(self.session(found["prune"], found["orphans"]), "--orphans", "--older-than", "1s")
+        self.assertIn("1 things that were left deleted", said.stderr)
+        self.assertEqual([], self.uploads())
+
     def test_no_list(self):
         env = self.session(allow("PutObject", "AbortMultipartUpload", "GetObject"))
         self.backup(env)

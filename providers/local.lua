@@ -567,7 +567,7 @@ end
 return {
   api = 1, name = "local", schemes = { "file" }, root = true, options = {}, open = open,
   features = {
-    range = true, copy = true, exclusive = true, part_hash = {}, uploads = true,
+    range = true, range_width = 1, copy = true, exclusive = true, part_hash = {}, uploads = true,
     multipart = { min = 1, max = math.maxinteger, count = math.maxinteger, equal = false, align = 1 },
   },
 }

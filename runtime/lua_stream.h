@@ -66,6 +66,10 @@ void lk_push_digests(lua_State *L, unsigned set, const unsigned char digests[][L
 int lk_stream_parts(lua_State *L);
 void lk_open_parts(lua_State *L);
 
+/* lua_gather.c */
+int lk_stream_gather(lua_State *L);
+void lk_open_gather(lua_State *L);
+
 /* The string at index, a path: no NUL inside. */
 const char *lk_check_path(lua_State *L, int index, const char *function);
 /* lua_file.c: the File at index; raises if it is none or closed. No reference is taken. */

@@ -24,7 +24,7 @@ local MODULES = {
 local FEATURES = {
   range = "boolean", copy = "boolean", exclusive = "boolean", part_hash = "table", multipart = "table",
   put_max = "number", copy_max = "number", batch_delete = "boolean", uploads = "boolean",
-  uploads_note = "string",
+  uploads_note = "string", range_width = "number",
 }
 local MULTIPART = {
   min = "number", max = "number", count = "number", equal = "boolean", align = "number", width = "number",

@@ -4,6 +4,7 @@
 
 local archive = require "lunark.archive"
 local exit = require "lunark.exit"
+local fetch = require "lunark.fetch"
 local file = require "lunark.file"
 local fs = require "lunark.fs"
 local list = require "lunark.list"
@@ -235,14 +236,12 @@ end
 
 -- The whole object, as it is in the store.
 local function read_whole(store, backup, expected, options)
-  local stream, err = store:get(backup.key)
-  if not stream then
+  local reader, err = fetch.open(store, backup.key, { size = backup.size })
+  if not reader then
     return nil, err.kind == "not_found" and err or exit.unreachable(err)
   end
-  if options.limit_rate then
-    stream = stream:limit(options.limit_rate)
-  end
-  local body <close> = stream
+  local _ <close> = reader
+  local body <close> = options.limit_rate and reader.stream:limit(options.limit_rate) or reader.stream
   local result
   result, err = unpack_into(body, backup, expected, options)
   if not result then

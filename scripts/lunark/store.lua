@@ -260,6 +260,23 @@ function Store:get(key, range)
   return stream_or_nil, self:relative(info, key)
 end
 
+--- Reads bytes of an object inside of the retries: `fn(stream, info)` returns true, or nil and an error,
+--- which is tried again where it is retryable.
+---@param key string
+---@param range fun(): table {first, last}, asked before each attempt
+---@param fn fun(stream: lunark.Stream, info: lunark.store.Info): true?, table?
+---@return true?
+---@return table? err
+function Store:read(key, range, fn)
+  local full = self:full(key)
+  return self:try("get " .. key, "part", function()
+    local stream_or_nil, info = self.inner:get(full, range())
+    if not stream_or_nil then return nil, info end
+    local body <close> = stream_or_nil
+    return fn(body, self:relative(info, key))
+  end)
+end
+
 --- What the store knows of an object.
 ---@param key string
 ---@return lunark.store.Info?

@@ -16,6 +16,12 @@ stream.of = core.of
 ---@return lunark.Stream|nil, lunark.Error|nil
 stream.file = core.file
 
+--- Joins pieces that are read at once to one stream, see scripts/meta/stream.lua. lunark.fetch does so with
+--- the ranges of an object.
+---@param width integer pieces, the one whose turn it is and those behind it
+---@return lunark.Gather|nil, lunark.Error|nil
+stream.gather = core.gather
+
 --- True for a stream, also one that was moved or closed.
 ---@param value any
 ---@return boolean

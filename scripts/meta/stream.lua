@@ -132,7 +132,49 @@ function Part:ref() end
 --- Gives the memory back, once all handles on it are closed. Idempotent.
 function Part:close() end
 
+--- One stream out of pieces that come in any order.
+---@class lunark.Gather: userdata
+local Gather = {}
+
+--- Parks until piece `number` (from 0) is near enough to its turn to be taken in.
+---@param number integer
+---@return true|nil
+---@return lunark.Error|nil err kind cancelled: the stream is over
+function Gather:room(number) end
+
+--- Takes in a stream as the next bytes of a piece; parks. Moves the stream.
+---@param number integer
+---@param body lunark.Stream
+---@param most integer bytes; more are an error of kind io
+---@return true|nil
+---@return lunark.Error|nil err of the body, or cancelled
+---@return integer bytes that were taken, also with an error
+function Gather:take(number, body, most) end
+
+--- The piece has all its bytes.
+---@param number integer
+function Gather:done(number) end
+
+--- No piece follows: the stream ends whole.
+function Gather:finish() end
+
+--- The stream fails.
+---@param err lunark.Error
+function Gather:fail(err) end
+
+--- The stream; once.
+---@return lunark.Stream
+function Gather:stream() end
+
+--- Ends what waits; a stream that has not ended is cancelled. Idempotent.
+function Gather:close() end
+
 local core = {}
+
+--- Joins pieces: `width` of them, the one whose turn it is and those behind it, can be taken in at once.
+---@param width integer
+---@return lunark.Gather|nil, lunark.Error|nil
+function core.gather(width) end
 
 --- A stream of the bytes of a string.
 ---@param text string|lunark.Secret

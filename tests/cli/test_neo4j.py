@@ -237,6 +237,12 @@ class Refused(Neo4jCase):
         failed = self.refused("exited with code 1", *self.args(), NEO4J_TEST_VERSION_STATUS="1")
         self.assertIn("--neo4j-version 4.4", failed)
 
+    def test_a_version_that_is_given_is_not_asked_for(self):
+        self.backup("--neo4j-version", "4.3", NEO4J_TEST_VERSION_STATUS="1")
+        self.assertEqual("4.3", self.manifest(self.archives("neo4j")[0])["details"]["neo4j_version"])
+        self.backup("--neo4j-version", "5.26", database="system", NEO4J_TEST_VERSION="5.26.0", NEO4J_TEST_VERSION_STATUS="1")
+        self.assertEqual(["database", "backup"], self.calls()[-1]["argv"][:2])
+
     def test_no_neo4j_admin(self):
         failed = self.lunark(*self.args(), env={"PATH": "/nowhere"}, status=2)
         self.assertIn("program 'neo4j-admin' not found", failed.stderr)

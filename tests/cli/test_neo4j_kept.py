@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """lunark backup neo4j with 4.x where it went wrong before: patterns, kept folders, stores that fail, what is looked at
 before a run. The rows of defects that users met in the scripts and charts this replaces, each as what is right."""
+import json
 import os
 import shutil
 import subprocess
@@ -195,6 +196,18 @@ class Stores(Neo4jCase):
         self.assertEqual(1, len(self.archives("neo4j")))
         self.assertEqual(latest, content(self.store + "/neo4j/neo4j-latest.tar.gz"))
 
+    def test_a_dated_backup_that_can_not_be_stored_is_no_latest(self):
+        self.backup(database="neo4j")
+        latest = content(self.store + "/neo4j/neo4j-latest.tar.gz")
+        now = int(time.time())
+        for second in range(now - 1, now + 200):
+            stamp = time.strftime("%Y-%m-%d-%H:%M:%S", time.gmtime(second))
+            if not os.path.exists(f"{self.store}/neo4j/neo4j-{stamp}.tar.gz"):
+                os.makedirs(f"{self.store}/neo4j/neo4j-{stamp}.tar.gz/in/the/way")
+        self.backup(status=1)
+        self.assertEqual(latest, content(self.store + "/neo4j/neo4j-latest.tar.gz"))
+        self.assertEqual(1, len(self.archives("system")))
+
     def test_latest_that_can_not_be_moved(self):
         self.write("store/neo4j/neo4j-latest.tar.gz/in/the/way")
         failed = self.backup(status=1)
@@ -222,7 +235,12 @@ class Stores(Neo4jCase):
         url = server.url(bucket, "some/where")
         args = ["backup", "neo4j", "--address", self.address, "--database", "a,b,c,system", "--to", url,
                 "--work-dir", self.work, "--log-level", "debug", "--json"]
-        done = self.lunark(*args, env=self.env(**server.env(), NEO4J_TEST_BYTES="20000000"))
+        done = self.lunark(*args, env=self.env(**server.env(), NEO4J_TEST_BYTES="a=40000000,c=20000000,b=1"))
+        parts = {}
+        for item in json.loads(done.stdout)["items"]:
+            with server.read(bucket, "some/where/" + item["key"].replace(".tar.gz", ".manifest.json")) as file:
+                parts[item["item"]] = json.load(file)["parts"]
+        self.assertTrue(parts["a"] > 1 and parts["c"] > 1 and parts["b"] == 1 and parts["system"] == 1, parts)
         found = [k for k in server.objects(bucket) if not k.endswith((".manifest.json", ".report.tar.gz"))]
         self.assertEqual(8, len(found), found)
         for database in ("a", "b", "c", "system"):

@@ -12,7 +12,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from harness import describe, main  # noqa: E402
+from harness import LUNARK, describe, environment, main  # noqa: E402
 from neo4j_case import Neo4jCase  # noqa: E402
 
 HOLD = ("import fcntl, sys\nf = open(sys.argv[1], 'w')\nfcntl.lockf(f, fcntl.LOCK_EX)\nprint('locked', flush=True)\n"
@@ -250,6 +250,38 @@ class Four(RestoreCase):
                 self.assertEqual(0o600, info.st_mode & 0o600, name)
         self.restore("--force", "--owner", "nobody", database="neo4j")
         self.assertEqual(pwd.getpwnam("nobody").pw_uid, os.stat(self.data + "/databases/neo4j/neostore").st_uid)
+
+    @unittest.skipUnless(os.getuid() == 0, "only root can be another user")
+    def test_as_a_user_that_may_not(self):
+        self.stored()
+        self.old()
+        for path in (self.path(), self.store, self.path("bin")):
+            os.chmod(path, 0o755)
+        nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", LUNARK]
+
+        def restore(words, *more, status):
+            done = subprocess.run([*nobody, *self.command("--force", *more)], capture_output=True, text=True, timeout=60,
+                                  env=environment(**self.env(NEO4J_TEST_LOG=self.path("data", "log"))))
+            self.assertEqual(status, done.returncode, done.stderr)
+            self.assertIn(words, done.stderr)
+            self.assertEqual([], glob.glob(self.data + "/.*"), "nothing was touched")
+            self.is_old()
+
+        restore(f"{self.data} can't be written to by this user", status=2)
+        os.chmod(self.data, 0o777)
+        restore(f"{self.data}/databases can't be written to by this user", status=2)
+        for place in ("databases", "transactions"):
+            os.chmod(f"{self.data}/{place}", 0o777)
+        restore("only root can give files to 'root'", "--owner", "root", status=2)
+        restore(f"neo4j: {self.data}/databases/neo4j can't be replaced by this user", status=1)
+        os.chmod(f"{self.data}/databases/neo4j", 0o777)
+        restore(f"neo4j: {self.data}/transactions/neo4j can't be replaced by this user", status=1)
+        os.chmod(f"{self.data}/transactions/neo4j", 0o777)
+        done = subprocess.run([*nobody, *self.command("--force")], capture_output=True, text=True, timeout=60,
+                              env=environment(**self.env(NEO4J_TEST_LOG=self.path("data", "log"))))
+        self.assertEqual(0, done.returncode, done.stderr)
+        self.whole("neo4j", "system")
+        self.assertEqual(65534, os.stat(self.data + "/databases/neo4j/neostore").st_uid)
 
     def test_started_again(self):
         self.stored()

@@ -37,6 +37,14 @@ LABS = {
     "removeExistingFiles": "true", "removeBackupFiles": "true", "tempVolume": {"emptyDir": {}},
     "tempVolumeMount": {"subPath": ""}, "shareProcessNamespace": False, "sidecarContainers": [],
 }
+# The values of neo4j/helm-charts' neo4j-admin chart.
+OTHER = """nameOverride fullnameOverride disableLookups image imageTag podLabels podAnnotations labels jobSchedule
+    successfulJobsHistoryLimit failedJobsHistoryLimit backoffLimit databaseBackupEndpoints databaseAdminServiceName
+    databaseAdminServiceIP databaseNamespace databaseBackupPort databaseClusterDomain database cloudProvider bucketName
+    secretName secretKeyName serviceAccountName azureStorageAccountName minioEndpoint s3Endpoint s3EndpointTLS s3CACert
+    s3SkipVerify s3ForcePathStyle s3Region s3CASecretName s3CASecretKey keepBackupFiles pageCache heapSize includeMetadata type
+    keepFailed parallelRecovery verbose compress preferDiffAsParent fallbackToFull aggregate consistencyCheck tempVolume
+    securityContext containerSecurityContext resources nodeSelector affinity tolerations imagePullSecret"""
 # The examples of the Labs chart's documentation, as they stand there.
 EXAMPLES = {
     "aws": ["neo4jaddr=my-neo4j.default.svc.cluster.local:6362", "bucket=s3://my-bucket", r"database=neo4j\,system",
@@ -98,6 +106,12 @@ class Rendered(DeployCase):
         self.assertEqual({}, values["tempVolume"])
         for name in ("neo4jaddr", "bucket", "secretName"):
             self.assertEqual("", values[name], "a placeholder")
+
+    def test_values_of_the_other_chart_are_translated(self):
+        with open(os.path.join(ROOT, "docs", "neo4j.md"), encoding="utf-8") as file:
+            told = file.read().split("## Coming from the neo4j-admin chart")[1]
+        for name in OTHER.split():
+            self.assertRegex(told, rf"[`.]{name}\b")
 
     def test_databases_is_database(self):
         for values in ({"databases": "a,b"}, {"databases": "a,b", "database": None}, {"databases": None, "database": "a,b"},

@@ -180,10 +180,34 @@ local function allow_upgrade(path)
   return fs.write_text(path, text, info and info.mode & tonumber("7777", 8), path .. ".lunark.tmp")
 end
 
+-- A folder below which this user can't remove everything.
+local function not_ours(path)
+  local info = fs.lstat(path)
+  if not info or info.type ~= "directory" then
+    return nil
+  elseif not fs.access(path, "w") then
+    return path
+  end
+  for _, name in ipairs(fs.readdir(path) or {}) do
+    local found = not_ours(path .. "/" .. name)
+    if found then
+      return found
+    end
+  end
+  return nil
+end
+
 -- What is the matter before anything is touched.
 local function check_all(job, chosen)
   local given = job.options
   for _, one in ipairs(chosen) do
+    for _, path in ipairs(state.paths(given.data_dir, one.database)) do
+      local theirs = not_ours(path)
+      if theirs then
+        return failed("io", ("%s: %s can't be replaced by this user"):format(one.database, theirs),
+          "run as the user that owns it (neo4j), or as root")
+      end
+    end
     local locked = state.path(given.data_dir, one.database) .. "/database_lock"
     if machine.is_locked(locked) then
       return failed("conflict", ("%s: a server has this database in use"):format(one.database),

@@ -28,6 +28,18 @@ function state.path(dir, database)
   return place(dir, PLACES[1], database)
 end
 
+--- All the folders of a database.
+---@param dir string data folder
+---@param database string
+---@return string[]
+function state.paths(dir, database)
+  local list = {}
+  for i, below in ipairs(PLACES) do
+    list[i] = place(dir, below, database)
+  end
+  return list
+end
+
 ---@param dir string
 ---@param database string
 ---@return boolean

@@ -362,6 +362,24 @@ class Failed(Neo4jCase):
         self.assertEqual([], os.listdir(self.work))
         self.assertFalse(self.archives("neo4j"))
 
+    def test_each_other_end(self):
+        """Status of the run, and neo4j-admin is over with it."""
+        pidfile = self.path("pid")
+        for number, options, status in ((signal.SIGINT, (), 130), (None, ("--timeout", "2s"), 124)):
+            child = self.start(*self.args(*options), env=self.env(NEO4J_TEST_SLEEP="60", NEO4J_TEST_PIDFILE=pidfile))
+            deadline = time.monotonic() + 20
+            while not (os.path.exists(pidfile) and os.path.getsize(pidfile)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            if number:
+                child.send_signal(number)
+            _, err = child.communicate(timeout=40)
+            self.assertEqual(status, child.returncode, err)
+            with open(pidfile, encoding="utf-8") as file:
+                self.assertFalse(os.path.exists("/proc/" + file.read()))
+            os.unlink(pidfile)
+            self.assertEqual([], os.listdir(self.work))
+            self.assertEqual([], self.objects())
+
     def test_unreachable(self):
         address = f"127.0.0.1:{refusing_port()}"
         failed = self.backup(address=address, NEO4J_TEST_REFUSE=address, status=3)

@@ -128,6 +128,20 @@ class Kept(Neo4jCase):
         self.assertNotIn("backups/neo4j/old", self.names(self.archives("neo4j")[0]))
         self.assertEqual(["neo4j.txt", "notes.txt", "other"], sorted(self.left(self.base)))
 
+    def test_what_a_volume_has_by_itself_is_no_database(self):
+        """A file system's own folder, which only root can remove."""
+        self.write("backups/lost+found/x")
+        os.chmod(self.base + "/lost+found", 0)
+        plain = [] if os.getuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+        for version in ("4.4.40", "5.26.0"):
+            self.version = version
+            done = subprocess.run([*plain, LUNARK, *self.args("--backup-dir", self.base, database="*")],
+                                  env=environment(**self.env()), capture_output=True, text=True, timeout=60)
+            self.assertEqual(0, done.returncode, done.stderr)
+        os.chmod(self.base + "/lost+found", 0o700)
+        self.assertEqual(["lost+found"], self.left(self.base))
+        self.assertFalse(os.path.exists(self.store + "/lost+found"))
+
     def test_nothing_is_removed_before_the_options_are_checked(self):
         self.write("backups/neo4j/old")
         for bad in ({"CLOUD_PROVIDER": "moon", "BUCKET": "s3://x"}, {"CHECK_GRAPH": "maybe"}):

@@ -148,6 +148,8 @@ class Backup(EntryCase):
             time.sleep(0.05)
         with open(f"/proc/{child.pid}/comm", encoding="ascii") as file:
             self.assertEqual("backup.sh\n", file.read(), "what pgrep looks at")
+        found = subprocess.run(["pgrep", "backup.sh"], stdout=subprocess.PIPE, text=True).stdout.split()
+        self.assertIn(str(child.pid), found, "as the chart's example of a sidecar asks")
         with open(f"/proc/{child.pid}/cmdline", encoding="utf-8") as file:
             self.assertIn("/scripts/backup.sh\0backup\0neo4j", file.read(), "what pgrep -f looks at")
         child.send_signal(signal.SIGTERM)

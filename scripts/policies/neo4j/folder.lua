@@ -9,6 +9,7 @@ local folder = {}
 
 local ARTIFACT = "^(.+)%-(%d%d%d%d%-%d%d%-%d%dT%d%d%-%d%d%-%d%d)%.backup$"
 local ASIDE = "^(.+)%.err%.%d+$"
+local NAME = "^%w[%w._-]*$" -- of a database
 
 -- A pattern with * and ? as one of Lua.
 local function lua_pattern(pattern)
@@ -93,7 +94,7 @@ function folder.databases(dir, pattern)
   local found = {}
   for _, name in ipairs(fs.readdir(dir) or {}) do
     local path = dir .. "/" .. name
-    if name:find("^%w") and not name:find(ASIDE) and folder.matches(name, pattern) and fs.is_dir(path) then
+    if name:find(NAME) and not name:find(ASIDE) and folder.matches(name, pattern) and fs.is_dir(path) then
       found[name] = folder.snapshot(path)
     end
   end
@@ -128,7 +129,7 @@ end
 -- True for a name in the folder that a run for this database or pattern writes.
 local function is_of(name, pattern)
   local database = name:match(ARTIFACT) or name:match(ASIDE) or name:match("^%.report_(.+)$") or name
-  return folder.matches(database, pattern) and (name:find("^%w") or name:find("^%.report_")) ~= nil
+  return database:find(NAME) ~= nil and folder.matches(database, pattern)
 end
 
 --- Removes what earlier runs for a database or pattern have left. Other files of the folder stay.

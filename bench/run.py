@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: MIT
 """Comparisons with peers: medians, ratios and sizes, both sides in turn in one run.
 
-run.py [local] [s3] [upload] [line] [restore] [memory] [cgroup] [start] [limits]     (all of them without a name)
+run.py [local] [s3] [upload] [line] [restore] [memory] [cgroup] [start] [limits] [prune]     (all of them without a name)
 
 BENCH_TREE    the tree to back up (default /usr/share), read once before so that it is in the page cache
 BENCH_ROUNDS  rounds of each pair (default 5)
 BENCH_INPUT   GiB of input of the memory runs (default 4)
+BENCH_BACKUPS how many backups are thinned out (default 10000)
 BENCH_STREAM  MiB of the streams that are uploaded (default 2048)
 Peers: tar, pigz, rclone 1.76 and restic 0.18 (./bootstrap bench fetches them), the AWS command line, and
 real servers: versitygw, Azurite, fake-gcs-server.
@@ -18,6 +19,7 @@ import statistics
 import sys
 import tempfile
 
+import prune
 import upload
 from measure import CACHE, ENV, LUNARK, RCLONE, ROUNDS, Failed, head, pair, row, run, size
 
@@ -214,10 +216,18 @@ def bench_limits(scratch):
     os.unlink(tar)
 
 
+def bench_prune(scratch):
+    server = S3(scratch)
+    try:
+        prune.bench(scratch, server)
+    finally:
+        server.stop()
+
+
 def main():
     benches = {"local": bench_local, "s3": bench_s3, "upload": upload.loopback, "line": upload.line, "restore": bench_restore,
                "memory": bench_memory,
-               "cgroup": bench_cgroup, "start": bench_start, "limits": bench_limits}
+               "cgroup": bench_cgroup, "start": bench_start, "limits": bench_limits, "prune": bench_prune}
     names = sys.argv[1:] or list(benches)
     for name in names:
         if name not in benches:

@@ -26,6 +26,7 @@ local YOUNG = "younger than --older-than"
 ---@field reasons string[]
 ---@field one table|nil of the store's uploads
 ---@field version string|nil
+---@field report string|nil key of the report that goes with it
 ---@field deleted boolean|nil
 ---@field err table|nil
 
@@ -115,7 +116,7 @@ local function candidates_of(store, item)
     if not found.manifest then
       out[#out + 1] = {
         kind = "incomplete", key = found.key, size = found.size, version = found.version,
-        time = newest(found.time, found.mtime),
+        time = newest(found.time, found.mtime), report = not found.shared and found.report or nil,
       }
     end
   end
@@ -195,6 +196,7 @@ local function delete_objects(plan, outcome)
     if line.action == "delete" and line.kind ~= "upload" then
       if again and again.version == line.version and again.kind == line.kind then
         batch[#batch + 1], keys[#keys + 1] = line, line.key
+        keys[#keys + 1] = again.report
       else
         line.action, line.reasons = "keep", { "it has changed" }
       end
@@ -204,6 +206,7 @@ local function delete_objects(plan, outcome)
   for _, line in ipairs(batch) do
     local why = not errors and more or errors and errors[line.key] or nil
     account(line, not why and "deleted" or nil, why, outcome)
+    line.err = why or errors and errors[now[line.key].report or ""]
   end
   return true
 end

@@ -387,10 +387,39 @@ function prune.tell_errors(lines, outcome)
   end
 end
 
--- What a plan deletes and a newer one, too, oldest first.
-local function confirmed(plan, fresh)
+-- Compares a listing with what a plan was made of, without keeping it: true when all is as it was.
+local function is_unchanged(plan)
+  local by_stem, missing = {}, 0
+  for key, found in pairs(plan.known) do
+    by_stem[stem_of(key, found.suffix)] = found
+    missing = missing + 1 + (found.manifest and 1 or 0) + (found.report and 1 or 0)
+  end
+  local request, changed = plan.request, false
+  for info, err in plan.store:list(request.item and request.item .. "/" or "") do
+    if not info then
+      return nil, exit.unreachable(err)
+    end
+    local key = naming.parse_key(info.key)
+    local found = key and key.time and by_stem[stem_of(info.key, key.suffix)]
+    local version, before = prune.version_of(info), nil
+    if found and key.kind == "data" then
+      before = found.key == info.key and found.version
+    elseif found and key.kind == "manifest" then
+      before = found.manifest
+    elseif found then
+      version, before = info.key, found.report
+    end
+    missing = missing - (found and 1 or 0)
+    local wanted = key and key.kind == "data" and (not request.suffix or request.suffix == key.suffix)
+    changed = changed or found and (not version or before ~= version) or not found and wanted
+  end
+  return not changed and missing == 0
+end
+
+-- What a plan deletes and what is to be deleted now, too, oldest first.
+local function confirmed(plan, lines)
   local now, out = {}, {}
-  for _, line in ipairs(fresh.lines) do
+  for _, line in ipairs(lines) do
     now[line.backup.key] = line
   end
   for i = #plan.lines, 1, -1 do
@@ -418,11 +447,15 @@ function prune.apply(plan)
   if prune.count(plan, "delete") == 0 then
     return outcome
   end
-  local fresh, err = prune.plan(plan.store, plan.request, plan.known)
+  local same, err = is_unchanged(plan)
+  local fresh = same and plan
+  if same == false then
+    fresh, err = prune.plan(plan.store, plan.request, plan.known)
+  end
   if not fresh then
     return nil, err
   end
-  local going = confirmed(plan, fresh)
+  local going = confirmed(plan, fresh.lines)
   for first = 1, #going, BATCH do
     local batch = table.move(going, first, math.min(first + BATCH - 1, #going), 1, {})
     local ok, why = delete_batch(plan.store, batch, outcome)

@@ -115,7 +115,7 @@ local function compare_counts(result, record, footer)
   end
   local pairs_of = {
     { counts.members, footer.members, "members" },
-    { counts.members and entries, footer.entries, "entries" },
+    { counts.members and entries, footer.records, "entries" },
   }
   for _, pair in ipairs(pairs_of) do
     if pair[1] and pair[1] ~= pair[2] then

@@ -3,6 +3,7 @@
 -- a lunark.verify.Result. The bytes stay in the runtime. Needs lunark.store objects.
 
 local check = require "lunark.core.check"
+local fetch = require "lunark.fetch"
 local index = require "lunark.verify_index"
 local log = require "lunark.log"
 local task = require "lunark.task"
@@ -100,12 +101,13 @@ local function run(job, more)
   end
 end
 
-local function open(store, result, range, options)
-  local stream, err = store:get(result.key, range)
-  if not stream then
+-- The bytes first to last of the object, or all of them; and the reader behind them, to be closed.
+local function open(store, result, first, last, options)
+  local reader, err = fetch.open(store, result.key, { size = result.size, first = first, last = last })
+  if not reader then
     return nil, err
   end
-  return options.limit_rate and stream:limit(options.limit_rate) or stream
+  return options.limit_rate and reader.stream:limit(options.limit_rate) or reader.stream, reader
 end
 
 local function track(result, job, options)
@@ -117,7 +119,7 @@ end
 
 local function is_tar(result)
   if result.footer then
-    return result.footer.entries > 0
+    return result.footer.records > 0
   end
   return result.key:find("%.tar%.gz$") ~= nil or result.key:find("%.tgz$") ~= nil
 end
@@ -138,12 +140,12 @@ end
 
 -- An archive of ours.
 local function read_members(store, result, options)
-  local stream, err = open(store, result, nil, options)
+  local stream, reader = open(store, result, nil, nil, options)
   if not stream then
-    return nil, err
+    return nil, reader
   end
-  local job
-  job, err = check.data(stream, {
+  local _ <close> = reader
+  local job, err = check.data(stream, {
     tar = is_tar(result), hash = true, tolerant = not result.index_whole,
   })
   if not job then
@@ -170,12 +172,13 @@ end
 -- Where nothing says what it must hash to: whether it can be read to its end.
 local function read_through(store, result, options)
   local suffix = result.key:match("%.tar%.gz$") or result.key:match("%.[^./]*$") or ""
-  local stream, err = open(store, result, nil, options)
+  local stream, reader = open(store, result, nil, nil, options)
   if not stream then
-    return nil, err
+    return nil, reader
   end
+  local _ <close> = reader
   local body <close> = stream
-  local ok = true
+  local ok, err = true, nil
   if suffix == ".tar.gz" or suffix == ".tgz" or suffix == ".tar" then
     ok, err = check.tar(body)
     result.counts.entries = ok and ok.entries
@@ -196,11 +199,12 @@ local function read_foreign(store, result, options)
   if not result.expected_sha256 then
     return read_through(store, result, options)
   end
-  local stream, err = open(store, result, nil, options)
-  local digests = stream
-  if stream then
-    digests, err = stream:hash { "sha256" }
+  local stream, reader = open(store, result, nil, nil, options)
+  if not stream then
+    return nil, reader
   end
+  local _ <close> = reader
+  local digests, err = stream:hash { "sha256" }
   if not digests then
     return nil, err
   end
@@ -241,26 +245,25 @@ end
 
 -- A unit that is being read. Records of its last member may lie in blocks behind, which it is given, too.
 local function open_unit(store, result, ref, unit, options)
-  local stream, err = open(store, result, { unit.first, unit.last }, options)
+  local stream, reader = open(store, result, unit.first, unit.last, options)
   if not stream then
-    return nil, err
+    return nil, reader
   end
-  local job
-  job, err = check.data(stream, { at = unit.first, tar = is_tar(result), sample = true })
-  if not job then
-    return nil, err
+  local job, err = check.data(stream, { at = unit.first, tar = is_tar(result), sample = true })
+  local ok = job
+  if job then
+    ok, err = job:block(ref.bytes, ref.at, unit.row, unit.rows)
   end
-  local ok
-  ok, err = job:block(ref.bytes, ref.at, unit.row, unit.rows)
   if not ok then
-    job:close()
+    reader:close()
     return nil, err
   end
-  return { job = job, last = unit.last, track = track(result, job, options) }
+  return { job = job, last = unit.last, track = track(result, job, options), reader = reader }
 end
 
 local function end_unit(result, unit)
   local job <close> = unit.job
+  local _ <close> = unit.reader
   local _ <close> = unit.track
   job:finish()
   local found, err = run(job)
@@ -311,7 +314,10 @@ local function new_units(store, result, options)
   return setmetatable(units, { __close = function()
     for _, unit in ipairs(units.open) do
       unit.job:close()
-      unit.track:close()
+      unit.reader:close()
+      if unit.track then
+        unit.track:close()
+      end
     end
   end })
 end
@@ -332,12 +338,12 @@ local function read_sample(result, percent, seed, units)
     if not ref.bytes then
       return nil, err
     end
-    local block = check.block(ref.bytes)
+    local block = index.sums(ref.bytes)
     local ok = true
     if block then
       ok, err = units.block(ref, block.names)
     end
-    for _, unit in ipairs(block and check.units(ref.bytes, size) or {}) do
+    for _, unit in ipairs(block and index.units(ref.bytes, size) or {}) do
       seen = seen + 1
       if ok and random() * 100 < percent then
         any = true

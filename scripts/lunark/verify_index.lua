@@ -3,6 +3,7 @@
 -- findings; what can't be read is an error. Needs lunark.store objects. docs/format.md has the format.
 
 local check = require "lunark.core.check"
+local core = require "lunark.core.index"
 local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 
@@ -75,20 +76,20 @@ end
 
 --- The footer.
 ---@param source lunark.verify.Source
----@return lunark.check.Footer|nil
+---@return lunark.index.Footer|nil
 ---@return table|nil err kind not_found: the archive has none
 function index.footer(source)
   local tail, err = source.load()
   if not tail then
     return nil, err
   end
-  return check.footer(tail, source.size)
+  return core.footer(tail, source.size)
 end
 
 --- Iterates over the blocks of the list. When it can't go on, the last turn gives false and the error.
 ---@param source lunark.verify.Source
----@param footer lunark.check.Footer
----@return fun(): lunark.check.Ref|false|nil, table|nil
+---@param footer lunark.index.Footer
+---@return fun(): lunark.index.Ref|false|nil, table|nil
 function index.blocks(source, footer)
   local at, stop = footer.list_at, footer.list_at + footer.list_size
   local bytes, refs, next_ref = "", {}, 0
@@ -104,12 +105,12 @@ function index.blocks(source, footer)
       return false
     end
     local size
-    refs, size = check.list(bytes)
+    refs, size = core.list(bytes)
     if not refs then
       refs, bytes, at = {}, "", stop
       return nil, size
     end
-    next_ref, bytes = 0, bytes:sub(size + 1)
+    next_ref, bytes = 0, bytes:sub(size + 1) -- `size` is where the next one begins
     return true
   end
   return function()
@@ -126,6 +127,68 @@ function index.blocks(source, footer)
       end
     end
   end
+end
+
+---@class lunark.verify.Sums
+---@field members integer
+---@field records integer
+---@field raw integer bytes of data in its members
+---@field names integer|nil offset of the member that its last record names
+---@field first integer|nil offset of its first member
+---@field stop integer|nil where its last member ends
+---@field raw_at integer|nil
+
+--- What one index block holds; its checksum is compared, and all in it is read.
+---@param bytes string the index member
+---@return lunark.verify.Sums|nil
+---@return table|nil err kind corrupt
+function index.sums(bytes)
+  local opened, err = core.block(bytes)
+  if not opened then
+    return nil, err
+  end
+  local block <close> = opened
+  local records, members = block:count()
+  local sums = { records = records, members = members, raw = 0 }
+  if records > 0 then
+    sums.names = block:record(records).member
+  end
+  if members > 0 then
+    local at, _, raw_at = block:member(1)
+    local last, size, last_raw_at, last_raw = block:member(members)
+    sums.first, sums.stop, sums.raw_at, sums.raw = at, last + size, raw_at, last_raw_at + last_raw - raw_at
+  end
+  return sums
+end
+
+---@class lunark.verify.Unit
+---@field first integer bytes of the file, inclusive
+---@field last integer
+---@field row integer of the block's table, from 0
+---@field rows integer
+
+--- The members of an index block's table in pieces.
+---@param bytes string the index member
+---@param size integer bytes of a piece, about
+---@return lunark.verify.Unit[] none where the block is damaged
+function index.units(bytes, size)
+  local opened = core.block(bytes)
+  if not opened then
+    return {}
+  end
+  local block <close> = opened
+  local units = {}
+  local _, members = block:count()
+  for number = 1, members do
+    local at, length = block:member(number)
+    local unit = units[#units]
+    if not unit or at - unit.first >= size then
+      unit = { first = at, row = number - 1, rows = 0 }
+      units[#units + 1] = unit
+    end
+    unit.last, unit.rows = at + length - 1, unit.rows + 1
+  end
+  return units
 end
 
 -- Whether a block is what the list says, and lies behind its members.
@@ -145,8 +208,8 @@ local function compare(ref, block, expected_first)
 end
 
 --- True when a place that the list names can't be: it must be in the file, before the list.
----@param ref lunark.check.Ref
----@param footer lunark.check.Footer
+---@param ref lunark.index.Ref
+---@param footer lunark.index.Footer
 ---@param before integer where the block before it ends
 ---@return boolean
 function index.misplaced(ref, footer, before)
@@ -156,7 +219,7 @@ end
 
 --- The bytes of a block.
 ---@param source lunark.verify.Source
----@param ref lunark.check.Ref
+---@param ref lunark.index.Ref
 ---@return string|nil
 ---@return table|nil err
 function index.block(source, ref)
@@ -177,7 +240,7 @@ local function check_one(source, ref, first, damage)
     return nil, err
   end
   local block
-  block, err = check.block(bytes)
+  block, err = index.sums(bytes)
   local wrong = not block and err.message or compare(ref, block, first)
   if wrong then
     damage(("index block at byte %d: %s"):format(ref.at, wrong:gsub("^the index of the archive is damaged: ",
@@ -187,20 +250,14 @@ local function check_one(source, ref, first, damage)
   return block or false
 end
 
----@class lunark.verify.Counts
----@field blocks integer
----@field members integer
----@field entries integer
----@field raw integer
-
 --- Checks list and blocks against the footer and each other.
 ---@param source lunark.verify.Source
----@param footer lunark.check.Footer
+---@param footer lunark.index.Footer
 ---@param damage fun(message: string, first: integer|nil, last: integer|nil)
----@return lunark.verify.Counts|nil
+---@return lunark.index.Footer|nil
 ---@return table|nil err what could not be read
 function index.check(source, footer, damage)
-  local sums = { blocks = 0, members = 0, entries = 0, raw = 0 }
+  local sums = { blocks = 0, members = 0, records = 0, bytes = 0 }
   local before, failed, whole = 0, nil, not footer.partial
   local group <close> = task.group(WIDTH)
   for ref, err in index.blocks(source, footer) do
@@ -226,8 +283,8 @@ function index.check(source, footer, damage)
       elseif not block then
         whole = false
       else
-        sums.members, sums.entries = sums.members + block.members, sums.entries + block.records
-        sums.raw = sums.raw + block.raw
+        sums.members, sums.records = sums.members + block.members, sums.records + block.records
+        sums.bytes = sums.bytes + block.raw
       end
     end)
     if failed then
@@ -242,7 +299,7 @@ function index.check(source, footer, damage)
     damage(("the list of index blocks is at byte %d, the last block ends at byte %d"):format(footer.list_at,
       before))
   end
-  for _, name in ipairs(whole and { "blocks", "members", "entries", "raw" } or {}) do
+  for _, name in ipairs(whole and { "blocks", "members", "records", "bytes" } or {}) do
     if sums[name] ~= footer[name] then
       damage(("the index has %d %s, its footer says %d"):format(sums[name], name, footer[name]))
     end

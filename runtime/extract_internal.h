@@ -61,6 +61,7 @@ struct lk_extract {
     struct lk_error input_error;
     struct lk_beneath *parents, *targets; /* of entries; of what hard links lead to */
     struct lk_buf path, target, mapped;
+    char shown[200];  /* of a path that is long */
     uint64_t written; /* bytes that take room */
     mode_t umask;
     struct lk_names *names;
@@ -83,7 +84,10 @@ void lk_extract_free_map(struct lk_extract *x);
 /* Where a member path (`what` for messages) goes: 0 and *out, 1 = it is left out, -1. */
 int lk_extract_name(struct lk_extract *x, const char *path, const char *what, struct lk_buf *out);
 /* extract_place.c. The path for messages. */
-const char *lk_extract_shown(const struct lk_extract *x);
+const char *lk_extract_shown(struct lk_extract *x);
+/* As lk_beneath_open; LK_CORRUPT where what this extraction made is in the way. */
+int lk_extract_open(struct lk_extract *x, struct lk_beneath *beneath, const char *path, size_t len,
+                    bool make);
 int lk_extract_errno(struct lk_extract *x, int errnum, const char *what);
 /* Looks what has the name: 0 = the entry may be made, 1 = it is left out, -1. */
 int lk_place_look(struct lk_extract *x, struct lk_place *place, struct archive_entry *entry);

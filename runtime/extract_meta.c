@@ -44,8 +44,14 @@ static int set_xattr(int fd, int parent, const char *name, const char *key, cons
     return lsetxattr(path, key, value, size, 0);
 }
 
+/* What gives a program rights comes with its owner alone, as set-id bits do. */
+static bool gives_rights(const char *key)
+{
+    return strcmp(key, "security.capability") == 0;
+}
+
 static void set_xattrs(struct lk_extract *x, struct archive_entry *entry, int fd, int parent,
-                       const char *name)
+                       const char *name, bool owner_kept)
 {
     const char *key;
     const void *value;
@@ -53,7 +59,8 @@ static void set_xattrs(struct lk_extract *x, struct archive_entry *entry, int fd
     if (archive_entry_xattr_reset(entry) == 0)
         return;
     while (archive_entry_xattr_next(entry, &key, &value, &size) == ARCHIVE_OK) {
-        if (set_xattr(fd, parent, name, key, value, size) == 0)
+        if (((!owner_kept || x->use_umask) && gives_rights(key)) ||
+            set_xattr(fd, parent, name, key, value, size) == 0)
             continue;
         char what[300];
         int errnum = errno;
@@ -272,7 +279,7 @@ int lk_extract_meta(struct lk_extract *x, struct archive_entry *entry, int fd, i
     if (set_owner(x, entry, fd, parent, name, &owner_kept) ||
         set_mode(x, entry, fd, parent, name, owner_kept))
         return -1;
-    set_xattrs(x, entry, fd, parent, name);
+    set_xattrs(x, entry, fd, parent, name, owner_kept);
     set_acls(x, entry, fd, parent, name);
     return set_times(x, entry, fd, parent, name);
 }

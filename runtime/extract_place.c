@@ -9,12 +9,19 @@
 #include "extract_internal.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
-const char *lk_extract_shown(const struct lk_extract *x)
+/* A name can be longer than a message. */
+const char *lk_extract_shown(struct lk_extract *x)
 {
-    return x->path.len ? x->path.data : ".";
+    if (x->path.len < sizeof x->shown)
+        return x->path.len ? x->path.data : ".";
+    snprintf(x->shown, sizeof x->shown, "%.120s...%s", x->path.data,
+             x->path.data + x->path.len - 60);
+    return x->shown;
 }
 
 int lk_extract_errno(struct lk_extract *x, int errnum, const char *what)
@@ -32,6 +39,37 @@ bool lk_extract_made_here(const struct lk_extract *x, int parent, const char *na
         born = (struct timespec){.tv_sec = sx.stx_btime.tv_sec, .tv_nsec = sx.stx_btime.tv_nsec};
     return born.tv_sec > x->began.tv_sec ||
            (born.tv_sec == x->began.tv_sec && born.tv_nsec >= x->began.tv_nsec);
+}
+
+/* True when what is in the way of a path, the first component that is no directory, was made by
+ * this extraction. Whatever the components before it are, they are directories, so no link is
+ * followed. */
+static bool blocked_by_ours(const struct lk_extract *x, const char *path, size_t len)
+{
+    char part[PATH_MAX];
+    struct stat st;
+    for (size_t at = 1; at <= len && at < sizeof part; at++) {
+        if (at < len && path[at] != '/')
+            continue;
+        memcpy(part, path, at);
+        part[at] = 0;
+        if (fstatat(x->into, part, &st, AT_SYMLINK_NOFOLLOW))
+            return false;
+        if (!S_ISDIR(st.st_mode))
+            return lk_extract_made_here(x, x->into, part, &st);
+    }
+    return false;
+}
+
+int lk_extract_open(struct lk_extract *x, struct lk_beneath *beneath, const char *path, size_t len,
+                    bool make)
+{
+    int fd = lk_beneath_open(beneath, path, len, make, &x->error);
+    if (fd < 0 && x->error.kind == LK_CONFLICT && blocked_by_ours(x, path, len)) {
+        x->error.kind = LK_CORRUPT;
+        lk_error_hint(&x->error, "the archive has it as that and leads through it all the same");
+    }
+    return fd;
 }
 
 static bool newer(const struct lk_extract *x, const struct stat *st, struct archive_entry *entry)

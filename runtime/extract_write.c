@@ -185,7 +185,7 @@ static int link_target(struct lk_extract *x, const char *target, int *from, cons
 {
     int result = lk_extract_name(x, target, "hard link target", &x->target);
     if (result > 0) {
-        lk_error_set(&x->error, LK_NOT_FOUND, "hard link %s leads to %s, which is left out",
+        lk_error_set(&x->error, LK_NOT_FOUND, "hard link %s leads to %.200s, which is left out",
                      lk_extract_shown(x), target);
         return lk_error_hint(&x->error, "strip fewer components");
     }
@@ -194,7 +194,7 @@ static int link_target(struct lk_extract *x, const char *target, int *from, cons
     if (x->target.len == x->path.len && memcmp(x->target.data, x->path.data, x->path.len) == 0)
         return 1;
     size_t len = split(&x->target, name);
-    *from = lk_beneath_open(x->targets, x->target.data, len, false, &x->error);
+    *from = lk_extract_open(x, x->targets, x->target.data, len, false);
     return *from < 0 ? -1 : 0;
 }
 
@@ -208,9 +208,10 @@ static int hard(struct lk_extract *x, struct archive_entry *entry, struct lk_pla
         lk_place_temporary(x, place);
     while (linkat(from, name, place->parent, lk_place_made(place), 0))
         if (errno == ENOENT)
-            return lk_error_set(&x->error, LK_CORRUPT,
-                                "hard link %s leads to %s, which is not in the archive before it",
-                                lk_extract_shown(x), target);
+            return lk_error_set(
+                &x->error, LK_CORRUPT,
+                "hard link %s leads to %.200s, which is not in the archive before it",
+                lk_extract_shown(x), target);
         else if ((result = again(x, place, entry, "linked")))
             return result;
     result = lk_place_settle(x, place, entry);
@@ -336,7 +337,7 @@ static int finish_dir(struct lk_extract *x, const struct lk_extract_dir *dir,
     int parent = x->into;
     if (x->path.len) {
         size_t len = split(&x->path, &name);
-        parent = lk_beneath_open(x->parents, x->path.data, len, false, &x->error);
+        parent = lk_extract_open(x, x->parents, x->path.data, len, false);
     }
     if (parent < 0)
         return -1;
@@ -412,10 +413,10 @@ int lk_extract_entry(struct lk_extract *x, struct archive_entry *entry)
         if (archive_entry_filetype(entry) == AE_IFDIR)
             return directory(x, entry, NULL);
         return lk_error_set(&x->error, LK_CORRUPT,
-                            "member %s is the target itself, but no directory", path);
+                            "member %.200s is the target itself, but no directory", path);
     }
     struct lk_place place = {.parent = -1};
     size_t len = split(&x->path, &place.name);
-    place.parent = lk_beneath_open(x->parents, x->path.data, len, true, &x->error);
+    place.parent = lk_extract_open(x, x->parents, x->path.data, len, true);
     return place.parent < 0 || make(x, entry, &place) < 0 ? -1 : 0;
 }

@@ -2,6 +2,7 @@
  * lua_index.c - lunark.core.index: footer, list and blocks of an archive's index from their bytes,
  * and the order and patterns of paths. Owns a block through its userdata. Reads no file: that is
  * scripts/lunark/index.lua. Loop thread only. */
+#include "cut.h"
 #include "index_block.h"
 #include "lua_task.h"
 #include "member.h"
@@ -203,10 +204,13 @@ static int block_next(lua_State *L)
     lua_Integer from = luaL_checkinteger(L, 2);
     size_t len;
     const char *pattern = check_bytes(L, 3, "block:next", &len);
+    const char *type = luaL_optstring(L, 4, "");
     lk_path_clean(&pattern, &len);
     for (size_t i = from > 1 ? (size_t)from - 1 : 0; i < block->record_count; i++) {
         const char *path = block->records[i].path;
         size_t path_len = block->records[i].path_len;
+        if (*type && *type != block->records[i].type)
+            continue;
         lk_path_clean(&path, &path_len);
         if (len == 0 || lk_pattern_matches(pattern, path)) {
             lua_pushinteger(L, (lua_Integer)i + 1);
@@ -278,6 +282,20 @@ static int index_matches(lua_State *L)
     return 1;
 }
 
+/* Two streams, and whether only data comes out. */
+static int index_cut(lua_State *L)
+{
+    struct lk_error err;
+    luaL_argcheck(L, lk_is_stream(L, 1), 1, "a stream expected");
+    luaL_argcheck(L, lk_is_stream(L, 2), 2, "a stream expected");
+    bool bare = lua_toboolean(L, 3);
+    struct lk_stream **box = lk_push_stream_box(L);
+    struct lk_stream *input = lk_take_stream(L, 1, "index.cut");
+    struct lk_stream *plan = lk_take_stream(L, 2, "index.cut");
+    *box = lk_cut(lk_runtime_of(L)->pool, input, plan, bare, &err);
+    return *box ? 1 : lk_push_error(L, &err);
+}
+
 int lk_open_index(lua_State *L)
 {
     static const luaL_Reg methods[] = {
@@ -285,9 +303,13 @@ int lk_open_index(lua_State *L)
         {"next", block_next},           {"member", block_member},
         {"member_at", block_member_at}, {"member_of", block_member_of},
         {"close", block_close},         {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"footer", index_footer},   {"list", index_list},
-                                         {"block", index_block},     {"compare", index_compare},
-                                         {"matches", index_matches}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"footer", index_footer},
+                                         {"list", index_list},
+                                         {"block", index_block},
+                                         {"compare", index_compare},
+                                         {"matches", index_matches},
+                                         {"cut", index_cut},
+                                         {NULL, NULL}};
     lk_new_class(L, BLOCK_CLASS, methods, block_close);
     luaL_newlib(L, functions);
     return 1;

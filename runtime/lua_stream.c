@@ -434,17 +434,16 @@ static void open_classes(lua_State *L)
         lk_open_sinks(L);
         lk_open_parts(L);
         lk_open_gather(L);
+        lk_open_pipe(L);
     }
     lua_pop(L, 1);
 }
 
 int lk_open_stream(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"of", source_of},
-                                         {"file", source_file},
-                                         {"is_stream", is_stream},
-                                         {"gather", lk_stream_gather},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"of", source_of},        {"file", source_file},
+                                         {"is_stream", is_stream}, {"gather", lk_stream_gather},
+                                         {"pipe", lk_stream_pipe}, {NULL, NULL}};
 
     open_classes(L);
     luaL_newlib(L, functions);

@@ -62,6 +62,10 @@ unsigned lk_check_digests(lua_State *L, int index, const char *function);
 /* Pushes {name = hex} for the digests of the set. */
 void lk_push_digests(lua_State *L, unsigned set, const unsigned char digests[][LK_DIGEST_MAX]);
 
+/* lua_pipe.c: a function of the module. */
+int lk_stream_pipe(lua_State *L);
+void lk_open_pipe(lua_State *L);
+
 /* lua_parts.c */
 int lk_stream_parts(lua_State *L);
 void lk_open_parts(lua_State *L);

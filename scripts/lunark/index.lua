@@ -11,6 +11,7 @@
 -- the format. Needs lunark.store objects whose store can "range".
 
 local core = require "lunark.core.index"
+local find = require "lunark.index_find"
 local log = require "lunark.log"
 local retry = require "lunark.retry"
 local sys = require "lunark.core.sys"
@@ -22,6 +23,7 @@ local TAIL = 64 << 10 -- read at once; the list of some 500,000 files fits
 local LIST_MAX = 16 << 20
 local WIDTH = 16 -- reads of blocks at once
 local GAP, SPAN = 16 << 10, 256 << 10 -- blocks so near to each other are read at once, up to so much
+local KEPT = 4 -- blocks
 local PATH_CUT = 128 -- bytes that the list has of a path
 
 ---@class lunark.Index
@@ -47,9 +49,12 @@ end
 
 -- --- reading ---
 
--- The bytes first to last of the object as a string. A body that breaks off is read again.
-local function fetch(self, first, last)
-  local store, key = self.store, self.key
+local function all_of(body, length) return body:read_all(length) end
+
+-- The bytes first to last of the object, as `consume` makes them of the stream. What breaks off is read
+-- again.
+local function fetch(self, first, last, consume)
+  local store, key, length = self.store, self.key, last - first + 1
   return retry.run(function()
     local stream, info = store:get(key, { first, last })
     if not stream then
@@ -63,22 +68,52 @@ local function fetch(self, first, last)
         kind = "conflict", message = ("%s was replaced while it was read"):format(key), hint = "try again",
       }
     end
-    local text, err = body:read_all(last - first + 1)
-    if text and #text ~= last - first + 1 then
-      return nil, sys.error {
-        kind = "network", message = ("%s: %d bytes expected, %d came"):format(key, last - first + 1, #text),
-      }
-    end
-    return text, err
+    return consume(body, length)
   end, { what = ("%s: get %s"):format(store:describe(), key), log = log })
 end
 
--- Reads bytes of the object; those of its end are here already.
+local function too_short(self, length, came)
+  return nil, sys.error {
+    kind = "network", retryable = true,
+    message = ("%s: %d bytes expected, %d came"):format(self.key, length, came),
+  }
+end
+
+-- Reads bytes of the object as a string; those of its end are here already.
 local function read(self, first, last)
   if first >= self.tail_at then
     return self.tail:sub(first - self.tail_at + 1, last - self.tail_at + 1)
   end
-  return fetch(self, first, last)
+  return fetch(self, first, last, function(body, length)
+    local text, err = all_of(body, length)
+    if text and #text ~= length then
+      return too_short(self, length, #text)
+    end
+    return text, err
+  end)
+end
+
+--- Bytes of the archive, a few MiB at most, for a stream.pipe.
+---@param first integer
+---@param last integer
+---@return lunark.Part|string|nil
+---@return table|nil err
+function Index:bytes(first, last)
+  if first >= self.tail_at then
+    return read(self, first, last)
+  end
+  return fetch(self, first, last, function(body, length)
+    local parts <close> = assert(body:parts { size = length, width = 1 })
+    local part, err = parts:next()
+    if not part then
+      return nil, err or select(2, too_short(self, length, 0))
+    elseif part.size ~= length then
+      local came = part.size
+      part:close()
+      return too_short(self, length, came)
+    end
+    return part
+  end)
 end
 
 -- --- the list ---
@@ -112,7 +147,7 @@ local function survey(self)
     if not refs then
       return nil, following
     end
-    page.path = path
+    page.path, page.raw_at = path, refs[1] and refs[1].raw_at
     for _, ref in ipairs(refs) do
       if ref.at < ref.after or ref.size < 1 or ref.at + ref.size > footer.list_at then
         return damaged("the list names a block at byte %d, which can't be there", ref.at)
@@ -132,6 +167,14 @@ local function survey(self)
   return true
 end
 
+-- The refs of a page; the page that was decoded last is kept.
+local function page_refs(self, number)
+  if self.page ~= number then
+    self.page, self.refs = number, assert(decode(self, self.pages[number]))
+  end
+  return self.refs
+end
+
 -- Iterates over all refs; one page of the list is decoded at a time.
 local function each_ref(self)
   local number, place, refs = 0, 0, {}
@@ -143,7 +186,7 @@ local function each_ref(self)
         refs = {}
         return nil
       end
-      refs = assert(decode(self, self.pages[number]))
+      refs = page_refs(self, number)
     end
     return refs[place]
   end
@@ -165,13 +208,13 @@ function index.open(store, key, size)
     end
     size = info.size
   end
-  local self = setmetatable({ store = store, key = key, size = size, pages = {} }, Index)
+  local self = setmetatable({ store = store, key = key, size = size, pages = {}, kept = {} }, Index)
   self.tail_at = size
   if size == 0 then
     return about_index(sys.error { kind = "not_found", message = "the archive has no index" })
   end
   local first = math.max(0, size - TAIL)
-  local tail, err = fetch(self, first, size - 1)
+  local tail, err = read(self, first, size - 1)
   if not tail then
     return nil, err
   end
@@ -261,6 +304,74 @@ function Index:block(ref)
   return blocks[1]
 end
 
+-- The ref of the block whose table has a member: the last one with `field`, "after" or "raw_at", up to the
+-- value.
+local function ref_of(self, field, value)
+  for number = #self.pages, 1, -1 do
+    local first = self.pages[number][field]
+    if first and first <= value then
+      local refs = page_refs(self, number)
+      for i = #refs, 1, -1 do
+        if refs[i].members > 0 and refs[i][field] <= value then
+          return refs[i]
+        end
+      end
+    end
+  end
+end
+
+local function cached_block(self, ref)
+  for _, one in ipairs(self.kept) do
+    if one.ref.at == ref.at then
+      return one.block
+    end
+  end
+  local block, err = self:block(ref)
+  if not block then
+    return nil, err
+  end
+  table.insert(self.kept, 1, { ref = ref, block = block })
+  self.kept[KEPT + 1] = nil
+  return block
+end
+
+local function row(block, err, method, value)
+  if not block then
+    return nil, err
+  end
+  local at, size, raw_at, raw = block[method](block, value)
+  if not at then
+    return damaged("no member holds what a record names")
+  end
+  return { at = at, size = size, raw_at = raw_at, raw = raw }
+end
+
+--- The data member that begins at an offset of the file.
+---@param at integer
+---@return table|nil {at, size, raw_at, raw}
+---@return table|nil err
+function Index:member_at(at)
+  local ref = ref_of(self, "after", at)
+  if not ref then
+    return damaged("no member begins at byte %d", at)
+  end
+  local block, err = cached_block(self, ref)
+  return row(block, err, "member_at", at)
+end
+
+--- The data member that holds a byte of the data.
+---@param raw integer
+---@return table|nil {at, size, raw_at, raw}
+---@return table|nil err
+function Index:member_of(raw)
+  local ref = ref_of(self, "raw_at", raw)
+  if not ref then
+    return damaged("no member holds byte %d of the data", raw)
+  end
+  local block, err = cached_block(self, ref)
+  return row(block, err, "member_of", raw)
+end
+
 -- Gathers wanted refs into spans.
 local function each_span(self, wanted)
   local next_ref = each_ref(self)
@@ -337,105 +448,7 @@ function Index:blocks(wanted)
   return step, nil, nil, group
 end
 
---- Iterates over all records: `for record, err in index:records()`. The last turn gives false and an error if
---- it could not go on.
----@return fun(): lunark.index.Record|false|nil, lunark.index.Block|table, lunark.index.Ref
-function Index:records()
-  return self:find({ "" })
-end
-
--- --- paths ---
-
---- A glob as it is matched: without `/` and `./` before it, and without `/` behind it.
----@param glob string
----@return string
-function index.clean(glob)
-  local clean, count = glob, 1
-  while count > 0 do
-    clean, count = clean:gsub("^%.?/+", "")
-  end
-  return clean == "." and "" or (clean:gsub("/+$", ""))
-end
-
--- Where a path lies to all paths that begin with the prefix: -1 before them, 1 behind, 0 among them, or not
--- known.
-local function side(path, prefix)
-  if path:sub(1, #prefix) == prefix then
-    return 0
-  elseif #path >= PATH_CUT and prefix:sub(1, #path) == path then
-    return 0
-  end
-  return core.compare(path, prefix)
-end
-
--- True if a block can have a path with one of the prefixes.
-local function can_hold(prefixes)
-  return function(ref)
-    if ref.records == 0 then
-      return false
-    end
-    for _, prefix in ipairs(prefixes) do
-      if side(ref.path, prefix) <= 0 and not (ref.following and side(ref.following, prefix) < 0) then
-        return true
-      end
-    end
-    return false
-  end
-end
-
--- Which blocks can have what the globs select.
-local function bounds(self, globs)
-  local prefixes = {}
-  for i, glob in ipairs(globs) do
-    prefixes[i] = self.footer.ordered and index.clean(glob):match("^[^*?%[\\]*") or ""
-  end
-  return can_hold(prefixes)
-end
-
--- The numbers of the records that the globs select, in order.
-local function matches(block, globs, seen)
-  local numbers, known = {}, {}
-  for _, glob in ipairs(globs) do
-    local number = block:next(1, glob)
-    while number do
-      if seen then
-        seen[glob] = (seen[glob] or 0) + 1
-      end
-      if not known[number] then
-        known[number] = true
-        numbers[#numbers + 1] = number
-      end
-      number = block:next(number + 1, glob)
-    end
-  end
-  if #globs > 1 then
-    table.sort(numbers)
-  end
-  return numbers
-end
-
---- Iterates over what globs select, in the order of the archive: `for record, block, ref in
---- index:find(globs)`. A glob is a pattern as --exclude takes it, from the beginning of the path on; with a
---- directory goes all below it. The last turn gives false and an error if it could not go on.
----@param globs string[] clean ones, see index.clean
----@param seen table<string, integer>|nil gets how many each one has selected
----@return fun(): lunark.index.Record|false|nil, lunark.index.Block|table, lunark.index.Ref
-function Index:find(globs, seen)
-  local next_block, _, _, closing = self:blocks(bounds(self, globs))
-  local block, ref, numbers, place = nil, nil, {}, 0
-  return function()
-    while true do
-      place = place + 1
-      if numbers[place] then
-        return block:record(numbers[place]), block, ref
-      end
-      block, ref = next_block()
-      if not block then
-        return block, ref
-      end
-      numbers, place = matches(block, globs, seen), 0
-    end
-  end, nil, nil, closing
-end
+Index.find, Index.records, Index.entries = find.find, find.records, find.entries
+index.clean = find.clean
 
 return index

@@ -12,6 +12,7 @@ local log = require "lunark.log"
 local manifest = require "lunark.manifest"
 local naming = require "lunark.naming"
 local paths = require "lunark.paths"
+local pieces = require "lunark.pieces"
 local progress = require "lunark.progress"
 local sys = require "lunark.core.sys"
 
@@ -251,6 +252,30 @@ local function read_whole(store, backup, expected, options)
   return result
 end
 
+-- What the index says that globs select. An error with `index`: it is none, or wrong.
+local function read_pieces(store, backup, expected, options)
+  if not store:can("range") then
+    return nil, { index = "none", message = "the store does not read parts of objects" }
+  elseif expected.size and backup.size and expected.size ~= backup.size then
+    return nil, { index = "damaged", message = "its size is not that of its manifest" }
+  end
+  local opened, err = pieces.open(store, backup.key, backup.size, options.select, {
+    limit_rate = options.limit_rate,
+  })
+  if not opened then
+    return nil, err.index and err or exit.unreachable(err)
+  end
+  local open <close> = opened
+  local result
+  result, err = extract(open.stream, expected, options)
+  if not result then
+    err.index = err.kind == "corrupt" and "damaged" or nil
+    err.exit = exit.FAILED
+    return nil, err
+  end
+  return result
+end
+
 local function read_paths(store, backup, expected, options)
   if not is_tar(backup, expected) then
     return usage(backup.key .. " is the output of a program: there are no paths in it", "leave --path out")
@@ -259,8 +284,8 @@ local function read_paths(store, backup, expected, options)
     whole = function(chosen)
       return read_whole(store, backup, expected, chosen)
     end,
-    pieces = function()
-      return nil, { index = "none", message = "the archive has no index" }
+    pieces = function(chosen)
+      return read_pieces(store, backup, expected, chosen)
     end,
   }, options)
 end

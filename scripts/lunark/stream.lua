@@ -22,6 +22,12 @@ stream.file = core.file
 ---@return lunark.Gather|nil, lunark.Error|nil
 stream.gather = core.gather
 
+--- A stream of what a task writes: `writer:write(part)` parks until it is in the stream, `writer:finish(err)`
+--- ends it.
+---@return lunark.Stream|nil
+---@return lunark.Writer|lunark.Error
+stream.pipe = core.pipe
+
 --- True for a stream, also one that was moved or closed.
 ---@param value any
 ---@return boolean

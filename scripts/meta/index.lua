@@ -71,6 +71,16 @@ function index.compare(a, b) end
 ---@return boolean
 function index.matches(pattern, path) end
 
+--- Takes entries out of an archive's data, and compares them with what the plan says of them: path, type and
+--- size in the header, and the SHA-256 (corrupt, before the entry is complete). Both streams are taken over.
+---@param input lunark.Stream decompressed
+---@param plan lunark.Stream a line an entry, "<I8I4I8c1Bc32s2" of string.pack: bytes of input before it,
+--- of its headers, of its data, type, flags (1: the hash counts, 2: the path is cut), SHA-256, path
+---@param bare boolean? the output is the data alone, not a tar
+---@return lunark.Stream|nil
+---@return lunark.Error|nil
+function index.cut(input, plan, bare) end
+
 ---@class lunark.index.Block: userdata
 local Block = {}
 
@@ -85,8 +95,9 @@ function Block:record(number) end
 --- The first record from this number on whose path matches the pattern, as in `matches`.
 ---@param number integer
 ---@param pattern string
+---@param type string? only records of that type
 ---@return integer|nil
-function Block:next(number, pattern) end
+function Block:next(number, pattern, type) end
 
 ---@param number integer from 1
 ---@return integer at where it begins in the file

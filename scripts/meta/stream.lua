@@ -186,6 +186,26 @@ function core.of(text) end
 ---@return lunark.Stream|nil, lunark.Error|nil
 function core.file(path) end
 
+--- A stream of what a task writes.
+---@return lunark.Stream|nil
+---@return lunark.Writer|lunark.Error
+function core.pipe() end
+
+---@class lunark.Writer
+local Writer = {}
+
+--- Parks until the bytes are in the stream.
+---@param body string|lunark.Part
+---@return true|nil, lunark.Error|nil err kind cancelled: nobody reads it any more
+function Writer:write(body) end
+
+--- The whole end, or with an error a failed one, also of a write that waits. The first end counts.
+---@param err lunark.Error?
+function Writer:finish(err) end
+
+--- Fails the stream if it was not finished. Idempotent.
+function Writer:close() end
+
 --- True for a stream, also one that was moved or closed.
 ---@param value any
 ---@return boolean

@@ -3,6 +3,7 @@
 local file = require "lunark.file"
 local lu = require "luaunit"
 local stream = require "lunark.stream"
+local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 local stdlib = require "posix.stdlib"
 local unistd = require "posix.unistd"
@@ -366,6 +367,41 @@ function TestParts.test_misuse()
   parts:close()
   parts:close()
   refused("usage", "the parts are closed", parts.next, parts)
+end
+
+function TestStream.test_pipe()
+  local out, writer = stream.pipe()
+  local read = task.spawn(function() return out:read_all() end)
+  local parts = stream.of(("x"):rep(3000000)):parts { size = 2000000 }
+  for part in function() return parts:next() end do
+    lu.assertTrue(writer:write(part))
+    part:close()
+  end
+  lu.assertTrue(writer:write("end"))
+  writer:finish()
+  writer:finish()
+  local _, text = task.join(read)
+  lu.assertEquals({ #text, text:sub(-4) }, { 3000003, "xend" })
+end
+
+function TestStream.test_pipe_that_fails()
+  local out, writer = stream.pipe()
+  local write = task.spawn(function() return writer:write(("x"):rep(9000000)) end)
+  task.sleep(0)
+  writer:finish(sys.error { kind = "network", message = "gone" })
+  local _, ok, err = task.join(write)
+  lu.assertNil(ok)
+  lu.assertEquals(err.kind, "network")
+  _, err = out:read_all()
+  lu.assertEquals({ err.kind, err.message }, { "network", "gone" })
+  out, writer = stream.pipe()
+  out:close()
+  _, err = writer:write("x")
+  lu.assertEquals(err.kind, "cancelled")
+  out, writer = stream.pipe()
+  writer:close()
+  _, err = out:read()
+  lu.assertStrContains(err.message, "closed before its end")
 end
 
 return { TestStream = TestStream, TestParts = TestParts }

@@ -12,15 +12,18 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 from harness import ROOT, Case, main  # noqa: E402
 from image_build import Builder  # noqa: E402
+from neo4j_server import OPENS, Neo4j  # noqa: E402
 from servers import CACHE, Unavailable, make_available  # noqa: E402
 
+VERSION = "4.4.40"
 FILE = os.path.join(ROOT, "deploy", "container", "Containerfile")
 TOOLS = os.path.join(CACHE, "container-files-1", "bin")
 DEBIAN = os.path.join(CACHE, "debian-13", "root")
 # What the user's image brings: a script that runs its Java, as neo4j-admin does.
 ADMIN = """#!/bin/bash
 set -e
-"$JAVA_HOME/bin/java" >> /tmp/java.log
+"$JAVA_HOME/bin/java" -version 2> /dev/null
+export NEO4J_CONF="$NEO4J_HOME/conf"
 for word; do
     case $word in
     --backup-dir=*) dir=${word#*=} ;;
@@ -29,13 +32,14 @@ for word; do
     esac
 done
 case $1 in
---version) echo 4.4.40 ;;
+dump | load | --version) exec java -Xmx300m -XX:TieredStopAtLevel=1 -cp "$NEO4J_HOME/lib/*" OPENS -Dapp.name=neo4j \\
+    -Dbasedir="$NEO4J_HOME" org.neo4j.cli.AdminTool "$@" ;;
 backup) mkdir "$dir/$database" && echo "$database" > "$dir/$database/neostore" ;;
 unbind) ;;
 restore) mkdir -p "/data/databases/$database" "/data/transactions/$database" && mv "$from"/* "/data/databases/$database/" ;;
 *) exit 64 ;;
 esac
-"""
+""".replace("OPENS", " ".join(OPENS))
 
 
 def make(path, text):
@@ -67,13 +71,35 @@ class Built(Case):
         cls.folder = tempfile.mkdtemp(prefix="lunark-image.")
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         theirs = os.path.join(cls.folder, "neo4j")
-        make(os.path.join(theirs, "var/lib/neo4j/bin/neo4j-admin"), ADMIN)
-        make(os.path.join(theirs, "opt/java/openjdk/bin/java"), "#!/bin/sh\necho run\n")
-        os.makedirs(os.path.join(theirs, "usr/bin"))
-        os.symlink("/opt/java/openjdk/bin/java", os.path.join(theirs, "usr/bin/java"))
+        cls.lay_out(theirs)
         cls.builder = Builder(os.path.join(TOOLS, "python"), FILE, ROOT, cls.folder, {
             "debian:13-slim": [DEBIAN], "neo4j:4.4-enterprise": [DEBIAN, theirs]})
         cls.backup, cls.restore = cls.builder.build("backup", "restore")
+
+    @staticmethod
+    def lay_out(theirs):
+        """An image as Neo4j's own: a real Java where a Debian package puts it, the real Community Edition."""
+        jars = os.path.join(CACHE, f"neo4j-{VERSION}", "lib")
+        make_available(jars, f"Neo4j {VERSION}")
+        java = os.path.realpath(shutil.which("java") or "/nowhere/bin/java")
+        home = os.path.dirname(os.path.dirname(java))
+        if not os.path.exists(java):
+            raise unittest.SkipTest("no java here")
+        make(os.path.join(theirs, "var/lib/neo4j/bin/neo4j-admin"), ADMIN)
+        shutil.copytree(jars, os.path.join(theirs, "var/lib/neo4j/lib"))
+        os.mkdir(os.path.join(theirs, "var/lib/neo4j/conf"))
+        for name in ("data", "logs"):
+            os.symlink("/" + name, os.path.join(theirs, "var/lib/neo4j", name))
+        shutil.copytree(home, theirs + home, symlinks=True, ignore=shutil.ignore_patterns("jmods", "include", "man", "legal"))
+        for folder, _, names in os.walk(home):
+            for path in (os.path.join(folder, name) for name in names):
+                target = os.path.realpath(path)
+                if os.path.islink(path) and not target.startswith(home) and os.path.isfile(target):
+                    os.makedirs(os.path.dirname(theirs + target), exist_ok=True)
+                    shutil.copy(target, theirs + target)
+        os.symlink("nowhere", os.path.join(theirs + home, "docs.gone"))
+        os.makedirs(os.path.join(theirs, "usr/bin"), exist_ok=True)
+        os.symlink(java, os.path.join(theirs, "usr/bin/java"))
 
     def shell(self, stage, line):
         return self.builder.add(stage, self.builder.chroot(stage, ["/bin/sh", "-c", line])).strip()
@@ -86,19 +112,19 @@ class Built(Case):
                          "/var/lib/neo4j/bin/neo4j-admin", "/opt/java/openjdk/bin/java"):
                 self.assertEqual("", self.shell(stage, f"test -x {path}; readlink -e {path} > /dev/null"), path)
             self.assertEqual("7474:7474 770", self.shell(stage, "stat -c '%u:%g %a' /backups /data /logs | sort -u"))
-            self.assertEqual("4.4.40", self.shell(stage, "neo4j-admin --version"))
+            self.assertEqual(VERSION, self.shell(stage, "neo4j-admin --version 2>/dev/null"))
             self.assertEqual("", self.shell(stage, "ls -d /src /usr/include/lunark.h /taken 2>/dev/null || true"))
             self.assertEqual("", self.shell(stage, "command -v gcc make git curl || true"), "nothing of the build")
             self.assertEqual("", self.shell(stage, "ldd /usr/bin/lunark /usr/lib/liblunark.so.0 | grep 'not found' || true"))
             self.assertIn("lunark 0", self.shell(stage, "lunark --version"))
             self.assertIn("NEO4J_ADDR", self.shell(stage, "lunark backup neo4j --help"))
 
-    def run_pod(self, stage, volumes, env):
+    def run_pod(self, stage, volumes, env, *options):
         """The image's own command with a root that is read-only but for the volumes."""
         script = "mkdir -p $1/credentials; " + "".join(
             f"mount --bind {source} $1{place}; " for place, source in volumes.items())
         script += "for d in tmp logs; do mount -t tmpfs -o mode=1777 none $1/$d; done; mount -o remount,ro $1; "
-        done, _ = self.builder.mounted(stage, script + self.builder.chroot(stage, stage.cmd, env), timeout=120)
+        done, _ = self.builder.mounted(stage, script + self.builder.chroot(stage, [*stage.cmd, *options], env), timeout=300)
         return done
 
     def test_both_run_from_the_environment_alone(self):
@@ -131,6 +157,28 @@ class Built(Case):
         for stage in (self.backup, self.restore):
             done = self.run_pod(stage, volumes, {"CLOUD_PROVIDER": "aws", "BUCKET": "s3://bucket"})
             self.assertEqual(2, done.returncode, done.stdout)
+
+    def test_a_real_database(self):
+        server = Neo4j(VERSION, self.path("home"))
+        self.addCleanup(server.stop)
+        server.start()
+        server.query("UNWIND range(1, 1000) AS i CREATE (:N {i: i})")
+        server.stop()
+        store, data, other = self.path("store"), self.path("home", "data"), self.path("other")
+        subprocess.run(["chown", "-R", "7474:7474", data], check=True)
+        for folder in (store, other):
+            os.mkdir(folder)
+            os.chown(folder, 7474, 7474)
+        env = {"DATABASE": "neo4j,system", "HEAP_SIZE": "300m"}
+        done = self.run_pod(self.backup, {"/data": data, "/backups": store}, {**env, "LUNARK_TO": "/backups/store"},
+                            "--method", "dump")
+        self.assertEqual(0, done.returncode, done.stdout)
+        done = self.run_pod(self.restore, {"/data": other, "/backups": store}, {**env, "LUNARK_FROM": "/backups/store"})
+        self.assertEqual(0, done.returncode, done.stdout)
+        shutil.rmtree(data)
+        os.rename(other, data)
+        server.start()
+        self.assertEqual([[1000, 500500]], server.query("MATCH (n:N) RETURN count(n), sum(n.i)"))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ end
 
 -- An argument as it may be shown: secrets print as asterisks.
 local function shown_command(command)
-  local out = {}
+  local out = json.array()
   for i, argument in ipairs(command) do
     out[i] = manifest.shown(tostring(argument))
   end

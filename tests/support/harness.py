@@ -17,6 +17,7 @@ import tempfile
 import time
 import unittest
 
+import manifests
 import servers
 from servers import CACHE, free_port  # noqa: F401
 
@@ -181,6 +182,7 @@ class Case(unittest.TestCase):
 
     def lunark(self, *args, status=0, env=None, timeout=120, **more):
         """Runs the command to its end; asserts the exit status; the result has stdout and stderr as text."""
+        began = time.time()
         child = self.start(*args, env=env, **more)
         try:
             out, err = child.communicate(timeout=timeout)
@@ -191,6 +193,9 @@ class Case(unittest.TestCase):
                       f"{(err or b'').decode(errors='replace')}")
         result = subprocess.CompletedProcess(child.args, child.returncode, (out or b"").decode(errors="replace"),
                                              (err or b"").decode(errors="replace"))
+        if args and args[0] == "backup":
+            stores = [args[i + 1] for i, word in enumerate(args[:-1]) if word == "--to"]
+            manifests.collect([store for store in stores if os.path.isdir(store)] + [self.path("s3")], began)
         if status is not None:
             self.assertEqual(status, result.returncode,
                              f"lunark {' '.join(map(str, args))}\nstdout: {result.stdout}\nstderr: {result.stderr}")
@@ -262,4 +267,12 @@ def load_json(path):
 
 
 def main():
-    unittest.main(module=sys.modules["__main__"], verbosity=2)
+    """Runs the tests of the file; then every manifest that `lunark backup` wrote in them must be valid."""
+    try:
+        unittest.main(module=sys.modules["__main__"], verbosity=2)
+    finally:
+        wrong = manifests.check()
+        for line in wrong:
+            print("no valid manifest:", line)
+        if wrong:
+            sys.exit(1)

@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import xml.etree.ElementTree as xml
@@ -70,6 +71,29 @@ class Clouds(Stores):
 
     def test_gcs(self):
         self.whole_way("gs://bucket/p", self.env_of(self.serve("fakegcs")))
+
+
+class Many(Stores):
+    def test_ten_thousand(self):
+        """In pages and batches: some requests for each thousand, in memory that is bounded."""
+        server = self.s3()
+        if not server.data:
+            self.skipTest("a server over a folder is needed: versitygw")
+        base = os.path.join(server.data, "bucket", "p")
+        for number in range(10000):
+            stored.backup(base, "n", START + datetime.timedelta(hours=number), report=number % 10 == 0)
+        for place, days, gone in ((server.url("bucket", "p"), "30", 9970), (base, "10", 20)):
+            with open(self.path("said"), "wb") as said:
+                child = self.start("prune", place, "--yes", "--keep-daily", days, env=server.env(), stdout=subprocess.DEVNULL,
+                                   stderr=said)
+                _, status, used = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+            with open(self.path("said"), encoding="utf-8") as said:
+                self.assertIn(f"{gone} backups deleted", said.read())
+            self.assertEqual(0, child.returncode)
+            self.assertLess(used.ru_maxrss, 64 << 10, "KiB")
+        self.assertEqual(10, sum(key.endswith(".dump.gz") for key in stored.keys(base)))
+        self.assertEqual(20 + sum(key.endswith(stored.REPORT) for key in stored.keys(base)), len(stored.keys(base)))
 
 
 class Versions(Stores):

@@ -16,7 +16,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(ROOT, "build", "fuzz")
 CORPUS = os.path.join(ROOT, "tests", "fuzz", "corpus")
-MAX_LENGTH = {"gunzip": 65536, "index": 16384, "extract": 32768}  # others: 8,192
+MAX_LENGTH = {"gunzip": 65536, "check": 32768, "index": 16384, "extract": 32768}  # others: 8,192
 LUA = ("answers", "manifest", "xml")
 
 

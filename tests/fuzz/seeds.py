@@ -103,6 +103,19 @@ def index_seeds(real):
     save("index", "many", b"\x82\xff\xff\xff" + b"\1" * 600)
 
 
+def check_seeds(real):
+    sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
+    import future_archive
+    for name, archive in {**real, "future": future_archive.archive()}.items():
+        if len(archive) < 20000:
+            for bits in (1, 3, 13, 17):
+                save("check", f"{name}-{bits}", bytes((bits, 40)) + archive)
+    whole = real["tree"]
+    for name, data in {"cut": whole[:-200], "damaged": whole[:900] + b"\xff" + whole[901:], "shifted": whole[1:], "twice": whole * 2,
+                       "others": gzip.compress(b"\0" * 1024, mtime=0), "between": whole + gzip.compress(b"x", mtime=0) + whole}.items():
+        save("check", name, b"\x09\x40" + data)
+
+
 def tar_of(*entries, **options):
     """A tar of (name, type, link or data, more attributes)."""
     out = io.BytesIO()
@@ -193,6 +206,7 @@ def main():
     index_seeds(real)
     extract_seeds(real)
     lua_seeds()
+    check_seeds(real)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ struct lk_extract {
     mode_t umask;
     struct lk_names *names;
     struct lk_extract_dir *dirs;
-    size_t dir_count, dir_room;
+    size_t dir_count, dir_room, dir_limit;
     bool fractions_fall;   /* of times before 1970, see lk_extract_fractions_fall */
     struct timespec began; /* by the target's clock */
     unsigned temporary;    /* number of the next temporary name */
@@ -104,6 +104,13 @@ bool lk_extract_made_here(const struct lk_extract *x, int parent, const char *na
                           const struct stat *st);
 /* extract_write.c: makes one entry. */
 int lk_extract_entry(struct lk_extract *x, struct archive_entry *entry);
+/* extract_dirs.c. Splits a clean path at its last slash: *name is the rest. Length of the
+ * directory's part. */
+size_t lk_extract_split(const struct lk_buf *path, const char **name);
+/* Keeps of a directory what has to wait for the end. */
+int lk_extract_remember(struct lk_extract *x, struct archive_entry *entry);
+/* Finishes some when there are too many; before an entry. */
+int lk_extract_flush_dirs(struct lk_extract *x);
 int lk_extract_finish_dirs(struct lk_extract *x);
 /* extract_meta.c. fd: of a file or directory that is open, -1 for others, which are parent and
  * name. */

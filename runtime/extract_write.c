@@ -171,14 +171,6 @@ static int symbolic(struct lk_extract *x, struct archive_entry *entry, struct lk
     return result;
 }
 
-/* Splits a clean path at its last slash: *name is the rest. Length of the directory's part. */
-static size_t split(const struct lk_buf *path, const char **name)
-{
-    const char *slash = memrchr(path->data, '/', path->len);
-    *name = slash ? slash + 1 : path->data;
-    return slash ? (size_t)(slash - path->data) : 0;
-}
-
 /* The directory of a hard link's target, and the name in it; -1, or 1 when it is the link itself.
  */
 static int link_target(struct lk_extract *x, const char *target, int *from, const char **name)
@@ -193,7 +185,7 @@ static int link_target(struct lk_extract *x, const char *target, int *from, cons
         return -1;
     if (x->target.len == x->path.len && memcmp(x->target.data, x->path.data, x->path.len) == 0)
         return 1;
-    size_t len = split(&x->target, name);
+    size_t len = lk_extract_split(&x->target, name);
     *from = lk_extract_open(x, x->targets, x->target.data, len, false);
     return *from < 0 ? -1 : 0;
 }
@@ -244,39 +236,6 @@ static int special(struct lk_extract *x, struct archive_entry *entry, struct lk_
 
 /* --- directories --- */
 
-/* Keeps what has to wait for the end. */
-static int remember(struct lk_extract *x, struct archive_entry *entry)
-{
-    if (x->dir_count == x->dir_room) {
-        size_t room = x->dir_room ? x->dir_room * 2 : 64;
-        struct lk_extract_dir *dirs = realloc(x->dirs, room * sizeof *dirs);
-        if (!dirs)
-            return lk_error_set(&x->error, LK_MEMORY, "no memory for %zu directories", room);
-        x->dirs = dirs;
-        x->dir_room = room;
-    }
-    struct lk_extract_dir dir = {
-        .path = strdup(x->path.data),
-        .number = x->dir_count,
-        .timed = archive_entry_mtime_is_set(entry),
-        .mtime = archive_entry_mtime(entry),
-        .mtime_ns = (uint32_t)archive_entry_mtime_nsec(entry),
-        .uid = lk_names_uid(x->names, archive_entry_uname(entry), (uid_t)archive_entry_uid(entry)),
-        .gid = lk_names_gid(x->names, archive_entry_gname(entry), (gid_t)archive_entry_gid(entry)),
-        .perm = (uint16_t)archive_entry_perm(entry)};
-    bool more = archive_entry_xattr_count(entry) > 0 || archive_entry_acl_types(entry) != 0;
-    if (more)
-        dir.entry = archive_entry_clone(entry);
-    if (!dir.path || (more && !dir.entry)) {
-        free(dir.path);
-        archive_entry_free(dir.entry);
-        return lk_error_set(&x->error, LK_MEMORY, "no memory for directory %s",
-                            lk_extract_shown(x));
-    }
-    x->dirs[x->dir_count++] = dir;
-    return 0;
-}
-
 /* True when a directory has the name; *here = this extraction made it. */
 static bool is_directory(const struct lk_extract *x, const struct lk_place *place, bool *here)
 {
@@ -303,74 +262,7 @@ static int directory(struct lk_extract *x, struct archive_entry *entry, struct l
     }
     x->stats.directories++;
     /* One that was there keeps what it has, where what is there stays. */
-    return here || x->existing != LK_EXISTING_SKIP ? remember(x, entry) : 0;
-}
-
-/* Deeper paths sort behind the ones above them; of equal ones the last wins. */
-static int deepest_first(const void *a, const void *b)
-{
-    const struct lk_extract_dir *one = a, *two = b;
-    int order = strcmp(two->path, one->path);
-    return order ? order : one->number < two->number ? 1 : -1;
-}
-
-/* Fills the entry with what was kept of a directory. */
-static struct archive_entry *recall(const struct lk_extract_dir *dir, struct archive_entry *entry)
-{
-    archive_entry_clear(entry);
-    archive_entry_set_filetype(entry, AE_IFDIR);
-    archive_entry_set_perm(entry, dir->perm);
-    archive_entry_set_uid(entry, dir->uid);
-    archive_entry_set_gid(entry, dir->gid);
-    if (dir->timed)
-        archive_entry_set_mtime(entry, dir->mtime, (long)dir->mtime_ns);
-    return entry;
-}
-
-static int finish_dir(struct lk_extract *x, const struct lk_extract_dir *dir,
-                      struct archive_entry *scratch)
-{
-    const char *name = ".";
-    x->path.len = 0;
-    if (lk_buf_add(&x->path, dir->path, strlen(dir->path), &x->error))
-        return -1;
-    int parent = x->into;
-    if (x->path.len) {
-        size_t len = split(&x->path, &name);
-        parent = lk_extract_open(x, x->parents, x->path.data, len, false);
-    }
-    if (parent < 0)
-        return -1;
-    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return lk_extract_errno(x, errno, "given its mode and times");
-    struct archive_entry *entry = dir->entry ? dir->entry : recall(dir, scratch);
-    int result = lk_extract_meta(x, entry, fd, parent, name);
-    close(fd);
-    return result;
-}
-
-int lk_extract_finish_dirs(struct lk_extract *x)
-{
-    int result = 0;
-    struct lk_error first = {.kind = LK_OK};
-    struct archive_entry *scratch = archive_entry_new();
-    if (!scratch)
-        return lk_error_set(&x->error, LK_MEMORY, "no memory for the modes of directories");
-    if (x->dir_count)
-        qsort(x->dirs, x->dir_count, sizeof *x->dirs, deepest_first);
-    for (size_t i = 0; i < x->dir_count; i++) {
-        if (i > 0 && strcmp(x->dirs[i].path, x->dirs[i - 1].path) == 0)
-            continue;
-        if (finish_dir(x, &x->dirs[i], scratch) && result == 0) {
-            result = -1;
-            first = x->error;
-        }
-    }
-    archive_entry_free(scratch);
-    if (result)
-        x->error = first;
-    return result;
+    return here || x->existing != LK_EXISTING_SKIP ? lk_extract_remember(x, entry) : 0;
 }
 
 /* --- one entry --- */
@@ -406,6 +298,8 @@ int lk_extract_entry(struct lk_extract *x, struct archive_entry *entry)
     const char *path = archive_entry_pathname(entry);
     if (!path || !*path)
         return lk_error_set(&x->error, LK_CORRUPT, "an entry of the archive has no name");
+    if (lk_extract_flush_dirs(x))
+        return -1;
     int result = lk_extract_name(x, path, "member", &x->path);
     if (result || lk_extract_spend(x, ENTRY_COST))
         return result > 0 ? 0 : -1;
@@ -416,7 +310,7 @@ int lk_extract_entry(struct lk_extract *x, struct archive_entry *entry)
                             "member %.200s is the target itself, but no directory", path);
     }
     struct lk_place place = {.parent = -1};
-    size_t len = split(&x->path, &place.name);
+    size_t len = lk_extract_split(&x->path, &place.name);
     place.parent = lk_extract_open(x, x->parents, x->path.data, len, true);
     return place.parent < 0 || make(x, entry, &place) < 0 ? -1 : 0;
 }

@@ -63,7 +63,7 @@ end
 ---@field warning_count integer
 ---@field unreadable integer
 ---@field details table|nil what the policy notes about the backup, for its restore
----@field failures table|nil what failed in the same run: list of {item=, kind=, code=, message=}
+---@field failures table|nil what failed in the same run: list of {item=, kind=, code=, message=, store=}
 
 --- The text of a manifest.
 ---@param record lunark.manifest.Record

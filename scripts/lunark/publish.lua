@@ -217,7 +217,9 @@ local function named(failures)
   local out = {}
   for i, err in ipairs(failures) do
     local message, code = manifest.shown(err.message), math.tointeger(err.code)
-    out[i] = i <= NAMED and { item = err.item, kind = err.kind, code = code, message = message } or nil
+    out[i] = i <= NAMED and {
+      item = err.item, kind = err.kind, code = code, message = message, store = err.url,
+    } or nil
   end
   return out
 end

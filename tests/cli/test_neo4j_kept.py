@@ -227,6 +227,8 @@ class Stores(Neo4jCase):
         failed = self.backup(status=1)
         self.assertIn("stored as neo4j/neo4j-2", failed.stderr)
         self.assertIn("latest not moved", failed.stderr)
+        (noted,) = self.manifest(self.archives("system")[0])["failures"]
+        self.assertEqual(("neo4j", self.store), (noted["item"], noted["store"]))
         self.assertTrue(self.archives("neo4j") and self.archives("system"))
 
     def test_latest_is_replaced(self):

@@ -156,6 +156,23 @@ class Four(RestoreCase):
         self.assertFalse(os.path.exists(self.data + "/databases/neo4j/old"))
         self.nothing_left()
 
+    def test_two_at_once(self):
+        self.stored()
+        self.old()
+        child = self.start(*self.command("--force"), env=self.env(NEO4J_TEST_WAIT=self.path("go")))
+        deadline = time.monotonic() + 30
+        while not os.path.exists(self.data + "/databases/neo4j/half") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for more in ((), ("--once",)):
+            failed = self.restore("--force", *more, status=1)
+            self.assertIn(f"{self.data}/.restore is in use by another run", failed.stderr)
+            self.assertTrue(os.path.exists(self.data + "/databases/neo4j/half"), "it is left alone")
+        self.write("go")
+        out, err = child.communicate(timeout=30)
+        self.assertEqual(0, child.returncode, (out, err))
+        self.whole("neo4j", "system")
+        self.nothing_left()
+
     def test_ended_by_a_signal(self):
         """The old database is back when the run has ended: a server may be started without another restore."""
         self.stored()

@@ -312,12 +312,12 @@ local function left_over(given, chosen, marker)
   return rest, same and marker.done or {}
 end
 
--- From here on the data volume is changed.
-local function work(job, chosen, before)
+-- From here on the data volume is changed. `held`: the lock, where there was something to lock.
+local function work(job, chosen, before, held)
   local given = job.options
   local staging = given.data_dir .. "/" .. STAGING
   assert(fs.mkdir_all(staging, tonumber("700", 8)))
-  local _ <close> = assert(lock.take(staging))
+  local _ <close> = not held and assert(lock.take(staging)) or nil
   local rest, done = left_over(given, chosen, before)
   for _, name in ipairs(fs.readdir(staging) or {}) do
     if name ~= lock.NAME then
@@ -342,6 +342,9 @@ function restore.run(job)
   local given = job.options
   job.at = job.at or given.time
   given.request = state.request(job.store:describe(), given.names, job.at)
+  local staging = given.data_dir .. "/" .. STAGING
+  -- Of a restore that goes on, or of one that was killed: only the first holds its lock.
+  local held <close> = not job.dry_run and fs.is_dir(staging) and assert(lock.take(staging)) or nil
   local marker = state.read(given.data_dir)
   if is_done(given, marker) then
     log.info("this was restored before: nothing is done", { request = given.request })
@@ -360,7 +363,7 @@ function restore.run(job)
   if job.dry_run then
     return say_plan(job, chosen)
   end
-  work(job, chosen, marker)
+  work(job, chosen, marker, held)
 end
 
 return restore

@@ -39,6 +39,18 @@ function Store:settle()
   if real then self.real, self.settled = real == "/" and "" or real, true end
 end
 
+-- Where the way to a path leads, as far as it is there: the rest would be made below that.
+function Store:lead(path)
+  local at = self.file.dirname(path)
+  local real = self.file.realpath(at)
+  while not real and #at > #self.root do
+    if self.file.lstat(at) then return failed("denied", at .. " is a link that leads nowhere") end
+    at = self.file.dirname(at)
+    real = self.file.realpath(at)
+  end
+  return real or ""
+end
+
 -- The file of a key, refused where it would leave the root: by its components, and by links on its
 -- way.
 function Store:locate(key)
@@ -52,10 +64,10 @@ function Store:locate(key)
     end
   end
   local path = self.root .. "/" .. key
-  local parent = self.file.dirname(path)
-  local real = self.file.realpath(parent)
+  local real, err = self:lead(path)
+  if not real then return nil, err end
   self:settle()
-  if real and real ~= self.real and real:sub(1, #self.real + 1) ~= self.real .. "/" then
+  if real ~= "" and real ~= self.real and real:sub(1, #self.real + 1) ~= self.real .. "/" then
     return failed("denied", ("%s: a link leads out of %s, to %s"):format(path, self.root, real))
   end
   return path

@@ -102,6 +102,29 @@ function TestLocal.test_links_do_not_lead_out()
   lu.assertEquals(fs.readdir(dir .. "/outside"), { "secret" })
 end
 
+-- Not where directories would have to be made behind the link first, either.
+function TestLocal.test_links_do_not_lead_out_to_what_is_not_there_yet()
+  assert(fs.mkdir_all(dir .. "/outside"))
+  assert(fs.symlink("../outside", dir .. "/store/way"))
+  assert(fs.symlink("../nowhere", dir .. "/store/dangling"))
+  assert(fs.symlink("loop", dir .. "/store/loop"))
+  assert(fs.symlink("real", dir .. "/store/inner"))
+  assert(fs.mkdir_all(dir .. "/store/real"))
+  assert(s:put("inside", "x"))
+  for _, key in ipairs { "way/sub/new", "way/sub/sub/new", "dangling/new", "dangling/sub/new", "loop/sub/new" } do
+    for _, call in ipairs { "put", "uploader", "copy" } do
+      local info, err = s[call](s, call == "copy" and "inside" or key, call == "copy" and key or "x")
+      lu.assertNil(info, key)
+      lu.assertEquals(err.kind, "denied", key)
+      lu.assertStrContains(err.message, "link")
+    end
+  end
+  lu.assertEquals(fs.readdir(dir .. "/outside"), {})
+  lu.assertFalse(fs.exists(dir .. "/nowhere"))
+  assert(s:put("inner/sub/new", "links inside are fine"))
+  lu.assertEquals(fs.read_text(dir .. "/store/real/sub/new"), "links inside are fine")
+end
+
 function TestLocal.test_what_a_killed_run_left()
   local left = dir .. "/store/a/.x.tar.gz.lunark-123-0123456789ab.tmp"
   local fresh = dir .. "/store/a/.y.tar.gz.lunark-123-0123456789ab.tmp"

@@ -153,7 +153,7 @@ function Store:put(key, body, meta, how)
     headers = { ["content-type"] = content_type },
   }
   if not object then
-    if err.status == 412 then return self:written_before(resource, sent, err) end
+    if err.status == 412 and err.kind == "conflict" then return self:written_before(resource, sent, err) end
     if err.kind == "corrupt" then err.retryable = true end -- nothing was stored, and the bytes are still here
     return nil, err
   end
@@ -286,8 +286,8 @@ function Store:copy(from, to, meta, how)
     body, err = self:send_json(r)
     self.rewrites[call] = body and body.rewriteToken or err and err.retryable and token or nil
     if not body then
-      if err.status == 412 then return self:copied_before(resource, source, err) end
-      return nil, err
+      if err.status ~= 412 or err.kind ~= "conflict" then return nil, err end
+      return self:copied_before(resource, source, err)
     end
     if body.done then
       self.rewrites[call] = nil

@@ -10,6 +10,7 @@ local errors = {}
 local KEYS = "check the account's name, the key or token, and whether it has expired"
 local ENDED = "the shared access signature has expired: make a new one"
 local CLOCK = "set this machine's clock"
+local TIER = "check ?access_tier="
 local ROLE = "the role Storage Blob Data Contributor has it; a SAS names it in sp="
 
 -- code -> kind, retryable, hint
@@ -32,12 +33,20 @@ local CODES = {
   BlobAlreadyExists = { "conflict", false },
   BlobArchived = { "io", false, "it is in the archive tier: rehydrate it, which takes hours" },
   BlobBeingRehydrated = { "io", false, "it is on its way out of the archive tier: wait some hours" },
+  BlobAccessTierNotSupportedForAccountType = { "usage", false, TIER },
+  BlobImmutableDueToLegalHold = {
+    "conflict", false, "a legal hold of the container or the blob forbids changes", locked = true,
+  },
   BlobImmutableDueToPolicy = {
     "conflict", false, "a policy of the container or the blob forbids changes", locked = true,
   },
   BlobNotFound = { "not_found", false },
+  BlobOperationNotSupported = { "io", false, "another interface (Data Lake) has made a blob of that name" },
+  BlobTierInadequateForContentLength = { "usage", false, TIER },
+  BlockCountExceedsLimit = { "io", false },
   ConditionNotMet = { "conflict", false },
   ContainerBeingDeleted = { "conflict", true },
+  ContainerDisabled = { "auth", false, "the container was disabled by its administrator" },
   ContainerNotFound = { "not_found", false, "make the container, or check its name and the account" },
   Crc64Mismatch = { "corrupt", true },
   InsufficientAccountPermissions = { "auth", false },
@@ -49,6 +58,7 @@ local CODES = {
   InvalidBlockList = {
     "conflict", false, "another upload to this name threw the blocks away: begin the backup again",
   },
+  InvalidBlobTier = { "usage", false, TIER },
   InvalidRange = { "usage", false },
   KeyBasedAuthenticationNotPermitted = { "auth", false, "the account takes no keys: use an identity" },
   LeaseIdMissing = { "conflict", false, "somebody holds a lease on it" },

@@ -45,6 +45,7 @@ function errors.decode(response, r)
 end
 
 local ROLE = "the roles of this account on the bucket do not allow it"
+local PAYS = "the bucket's readers pay: these credentials may not bill the project of ?user_project="
 local LIMIT = { "throttled", true }
 
 -- reason -> kind, retryable, hint. Reasons that a status tells as well are not here.
@@ -60,6 +61,11 @@ local REASONS = {
   accountDisabled = { "auth", false, "the billing account of the project is closed" },
   accessNotConfigured = { "auth", false, "enable the Cloud Storage API in the project" },
   userProjectMissing = { "auth", false, "the bucket's readers pay: name their project in ?user_project=" },
+  authenticationRequiredRequesterPays = { "auth", false, PAYS },
+  userProjectAccessDenied = { "auth", false, PAYS },
+  userProjectInvalid = { "usage", false, "check ?user_project=" },
+  userProjectInconsistent = { "usage", false, "check ?user_project=" },
+  orgPolicyConstraintFailed = { "denied", false, "a policy of the organization forbids it" },
   retentionPolicyNotMet = {
     "denied", false, "the bucket's retention policy keeps what is there", locked = true,
   },
@@ -98,7 +104,7 @@ function errors.is_bucket(message)
   return message ~= nil and message:find("bucket.*not exist") ~= nil
 end
 
-local function message_of(status, reason, message, context)
+local function message_of(status, kind, reason, message, context)
   local bucket = ("bucket %s at %s"):format(context.bucket, context.endpoint)
   local subject = context.key or bucket
   if status == 404 then
@@ -106,7 +112,7 @@ local function message_of(status, reason, message, context)
       return bucket .. ": there is no such bucket", "make the bucket, or check its name"
     end
     return subject .. ": there is no such object"
-  elseif status == 412 then
+  elseif status == 412 and kind == "conflict" then
     return subject .. ": the object is there already, or has changed"
   end
   local words = message and message ~= "" and message or ("HTTP status %d"):format(status)
@@ -123,10 +129,10 @@ function errors.classify(response, context)
   local status = response.status
   local reason, message = words_of(response)
   local kind, retryable = of_status(status)
-  local known = reason and REASONS[reason]
+  local known = reason and REASONS[(reason:gsub("^%u", string.lower))]
   if known then kind, retryable = known[1], known[2] or false end
   if status == 400 and message and message:find("doesn't match calculated", 1, true) then kind = "corrupt" end
-  local text, hint = message_of(status, reason, message, context)
+  local text, hint = message_of(status, kind, reason, message, context)
   hint = hint or known and known[3] or kind == "corrupt" and "the bytes were changed on their way" or nil
   if kind == "auth" then
     hint = hint or status == 403 and ROLE or "the store refuses these credentials"

@@ -12,6 +12,8 @@ local CLOCK = "set this machine's clock"
 local REGION = "check the region: ?region="
 local LONG = "a key has at most 1,024 bytes"
 local KMS = "check sse_kms_key_id, and that these credentials may use the key"
+local LOST_PARTS = "the store lost a part, or a lifecycle rule removed it: begin the backup again"
+local QUOTA = "the store's quota is used up"
 local KEYS = "check the access key, the secret key and the endpoint they belong to"
 
 -- code -> kind, retryable, hint
@@ -28,17 +30,28 @@ local CODES = {
   IllegalLocationConstraintException = { "usage", false, REGION },
   InternalError = { "network", true },
   InvalidAccessKeyId = { "auth", false, "the store does not know this access key" },
+  IncompleteBody = { "network", true }, -- the store got less than was sent
+  InvalidArgument = { "io", false },
   InvalidBucketName = { "usage", false },
+  InvalidBucketState = { "io", false },
+  InvalidDigest = { "io", false },
+  InvalidEncryptionAlgorithmError = { "usage", false, "check ?sse=" },
   InvalidObjectState = { "io", false, "it is archived: restore it in the store first" },
+  InvalidPart = { "io", false, LOST_PARTS },
+  InvalidPartOrder = { "io", false },
+  InvalidRequest = { "io", false },
   InvalidSecurity = { "auth", false },
   InvalidStorageClass = { "usage", false, "check ?storage_class=" },
   InvalidToken = { "auth", false, "check AWS_SESSION_TOKEN: it belongs to a pair of keys" },
   KeyTooLongError = { "usage", false, LONG },
   KeyTooLong = { "usage", false, LONG },
+  MalformedXML = { "io", false },
   MetadataTooLarge = { "usage", false },
+  MethodNotAllowed = { "io", false },
   NoSuchBucket = { "not_found", false, "make the bucket, or check its name and the endpoint" },
   NoSuchKey = { "not_found", false },
   NoSuchUpload = { "conflict", false, "the upload was aborted, perhaps by a lifecycle rule" },
+  NotImplemented = { "io", false },
   ObjectLocked = { "denied", false, "object lock keeps it until its retention ends", locked = true },
   OperationAborted = { "conflict", true },
   PermanentRedirect = { "usage", false, REGION },
@@ -56,7 +69,8 @@ local CODES = {
   XAmzContentSHA256Mismatch = { "corrupt", true },
   BadDigest = { "corrupt", true },
   XMinioStorageFull = { "io", false, "the store is full" },
-  QuotaExceeded = { "io", false, "the store's quota is used up" },
+  QuotaExceeded = { "io", false, QUOTA },
+  XMinioAdminBucketQuotaExceeded = { "io", false, QUOTA },
 }
 
 -- Codes of the key service, which come through the store.

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import servers  # noqa: E402
@@ -61,6 +62,38 @@ class Providers(Case):
         self.assertIn("endpoint is missing", failed.stderr)
         self.assertIn("EXAMPLE_ENDPOINT", failed.stderr)
 
+    def pruned(self, url, env, folder):
+        """Old backups go by a rule, and by --orphans what has no manifest; the newest one stays whole."""
+        for _ in range(2):
+            time.sleep(1.1)  # a key of its own
+            self.lunark("backup", "files", self.path("src"), "--to", url, env=env)
+        before = sorted(name for name in os.listdir(folder) if name.endswith("Z.tar.gz"))
+        self.assertEqual(3, len(before))
+        os.unlink(os.path.join(folder, before[0].replace("tar.gz", "manifest.json")))
+
+        def archives():
+            return sorted(name for name in os.listdir(folder) if name.endswith("Z.tar.gz"))
+        self.assertIn("it has no manifest", self.lunark("prune", url, "--orphans", "--older-than", "1s", "--dry-run",
+                                                        env=env).stdout)
+        self.assertEqual(before, archives())
+        done = self.lunark("prune", url, "--orphans", "--older-than", "1s", "--yes", env=env)
+        self.assertIn("unfinished uploads are not looked for: the store can't list them", done.stderr)
+        self.assertEqual(before[1:], archives())
+        self.lunark("prune", url, "--keep-last", "1", "--yes", env=env)
+        self.assertEqual(before[-1:], archives())
+        self.assertIn("ok ", self.lunark("verify", url, env=env).stdout)
+
+    def damaged(self, url, env, folder):
+        """Bytes that are others are found."""
+        (name,) = [name for name in os.listdir(folder) if name.endswith("Z.tar.gz")]
+        with open(os.path.join(folder, name), "r+b") as file:
+            file.seek(os.path.getsize(file.name) // 2)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 1]))
+        self.lunark("verify", url, "--data", "all", status=4, env=env)
+        self.lunark("restore", "--from", url, "--item", "src", "--into", self.path("bad"), status=4, env=env)
+
     def test_webdav_with_every_verb(self):
         running = servers.Servers(self.path())
         self.addCleanup(running.stop)
@@ -81,6 +114,11 @@ class Providers(Case):
         self.assertIn(" ok ", self.lunark("list", url, env=env).stdout)
         self.lunark("restore", "--from", url, "--into", self.path("into"), env=env)
         self.assertEqual(describe(tree), describe(self.path("into") + tree))
+        self.lunark("restore", "--from", url, "--into", self.path("one"), "--path", "**/big.bin", env=env)
+        self.assertEqual(["big.bin"], [name for _, _, names in os.walk(self.path("one")) for name in names])
+        self.assertIn("ok ", self.lunark("verify", url, "--data", "all", env=env).stdout)
+        self.lunark("verify", url, "--restore", "--work-dir", self.dir, env=env)
+        self.pruned(url, env, os.path.join(data, "some/where/src"))
         # Any client writes there, and is read.
         os.makedirs(os.path.join(data, "some/other/n"), exist_ok=True)
         shutil.copy(os.path.join(data, "some/where/src/src-latest.tar.gz"),
@@ -90,6 +128,7 @@ class Providers(Case):
         self.assertIn("answered 401", refused.stderr)
         self.assertIn("credentials", refused.stderr)
         self.assertNotIn("a wrong word", refused.stderr)
+        self.damaged(url, env, os.path.join(data, "some/where/src"))
         # A program that fails leaves nothing behind.
         self.write("mine/policies/dump.lua", FAILS)
         self.lunark("backup", "dump", "--to", url, status=1, env=env)

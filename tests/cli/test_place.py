@@ -23,7 +23,7 @@ class Places(Case):
         return self.lunark("backup", "files", self.tree, "--name", "n", *more, **how)
 
     def every_verb(self, provider, bucket, env):
-        """Backup, list, restore with no URL at all; what backup and list said."""
+        """Backup, list, verify, restore, prune with no URL at all; what backup and list said."""
         env = dict(env, CLOUD_PROVIDER=provider, BUCKET=bucket)
         stored = self.backup(env=env)
         listed = self.lunark("list", env=env)
@@ -31,6 +31,8 @@ class Places(Case):
         into = self.path("into " + bucket.replace("/", "_"))
         self.lunark("restore", "--into", into, env=env)
         self.assertEqual(describe(self.tree), describe(into + self.tree))
+        self.assertRegex(self.lunark("verify", env=env).stdout, "(?m)^ok ")
+        self.assertIn("keep", self.lunark("prune", "--keep-last", "1", "--dry-run", env=env).stdout)
         return stored, listed
 
 
@@ -93,7 +95,8 @@ class Environment(Places):
                 self.assertNotIn("hush", failed.stderr)
                 self.assertFalse(os.path.exists(self.path("tmp")))
                 if bucket or provider:
-                    self.assertIn(message, self.lunark("list", status=2, env=env).stderr)
+                    for verb in (("list",), ("verify",), ("prune", "--keep-last", "1", "--yes")):
+                        self.assertIn(message, self.lunark(*verb, status=2, env=env).stderr)
                     self.assertIn(message, self.lunark("restore", "--into", self.path("into"), status=2, env=env).stderr)
         self.assertIn("lunark list: URL is missing", self.lunark("list", status=2).stderr)
         self.assertIn("--from is missing", self.lunark("restore", "--into", self.path("into"), status=2).stderr)

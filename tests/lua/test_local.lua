@@ -102,6 +102,18 @@ function TestLocal.test_links_do_not_lead_out()
   lu.assertEquals(fs.readdir(dir .. "/outside"), { "secret" })
 end
 
+function TestLocal.test_keys_of_any_bytes()
+  local all = {}
+  for byte = 1, 255 do all[#all + 1] = byte ~= 47 and string.char(byte) or nil end
+  local key = "d\xff/" .. table.concat(all)
+  assert(s:put(key, "bytes", { mark = "1" }))
+  assert(s:copy(key, "copy\n"))
+  lu.assertEquals(keys(), { "copy\n", key })
+  lu.assertEquals(assert(s:head(key)).meta, { mark = "1" })
+  assert(s:delete { key, "copy\n" })
+  lu.assertEquals(keys(), {})
+end
+
 -- Not where directories would have to be made behind the link first, either.
 function TestLocal.test_links_do_not_lead_out_to_what_is_not_there_yet()
   assert(fs.mkdir_all(dir .. "/outside"))
@@ -111,7 +123,8 @@ function TestLocal.test_links_do_not_lead_out_to_what_is_not_there_yet()
   assert(fs.symlink("real", dir .. "/store/inner"))
   assert(fs.mkdir_all(dir .. "/store/real"))
   assert(s:put("inside", "x"))
-  for _, key in ipairs { "way/sub/new", "way/sub/sub/new", "dangling/new", "dangling/sub/new", "loop/sub/new" } do
+  local out = { "way/sub/new", "way/sub/sub/new", "dangling/new", "dangling/sub/new", "loop/sub/new" }
+  for _, key in ipairs(out) do
     for _, call in ipairs { "put", "uploader", "copy" } do
       local info, err = s[call](s, call == "copy" and "inside" or key, call == "copy" and key or "x")
       lu.assertNil(info, key)

@@ -13,6 +13,8 @@ local MiB = 1024 * 1024
 local what, path = ...
 local s = assert(store.open(assert(sys.env "LUNARK_TEST_STORE")))
 
+local part = math.max(MiB, s.features.multipart.min or 1)
+
 -- As the test makes them, too.
 local function bytes_of(key, size)
   local block = crypto.digest("sha256", key)
@@ -23,11 +25,11 @@ if what == "write" then
   local file <close> = assert(io.open(path, "rb"))
   for _, one in ipairs(assert(json.decode(file:read "a"))) do
     local body = bytes_of(one.key, one.size)
-    if one.size < MiB then
+    if one.size < part then
       assert(s:put(one.key, body, one.meta))
     else
       local target = { store = s, key = one.key, meta = one.meta }
-      assert(transfer.upload(stream.of(body), { target }, { part_size = MiB }))
+      assert(transfer.upload(stream.of(body), { target }, { part_size = part }))
     end
   end
 end

@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
 
 import harness  # noqa: E402
 import servers  # noqa: E402
+from client_case import NAMES as OTHERS, PREFIX, ClientCase  # noqa: E402
 
 AWS = os.path.join(servers.CACHE, "awscli-1.46.3", "bin", "aws")
 LUARUN = os.path.join(harness.BUILD, "luarun")
@@ -37,6 +39,31 @@ else:
     for name in names:
         s3.put_object(Bucket="bucket", Key=prefix + name, Body=("theirs: " + name).encode())
 """
+# Amazon's library with metadata, many sizes, and uploads in parts.
+OPENING = """
+import hashlib, io, json, sys
+import boto3
+from boto3.s3.transfer import TransferConfig
+s3, bucket = boto3.client("s3"), "lunark-test"
+parts = TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20)
+"""
+WRITE = """
+for one in json.load(open(sys.argv[1])):
+    block = hashlib.sha256(one["key"].encode()).digest()
+    body = (block * (one["size"] // 32 + 1))[:one["size"]]
+    s3.upload_fileobj(io.BytesIO(body), bucket, sys.argv[2] + one["key"], {"Metadata": one["meta"]}, Config=parts)
+"""
+READ = """
+found = []
+for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=sys.argv[1]):
+    for one in page.get("Contents", []):
+        whole = s3.get_object(Bucket=bucket, Key=one["Key"])
+        found.append({"key": one["Key"][len(sys.argv[1]):], "size": one["Size"], "meta": whole["Metadata"],
+                      "sha256": hashlib.sha256(whole["Body"].read()).hexdigest()})
+print(json.dumps(sorted(found, key=lambda one: one["key"].encode())))
+"""
+# Names that only a store without files takes.
+ODD = ["a/../b", "./x", "../y", ".", "..", "\x01\x1f", "a\rb", "del\x7f", "\u00a0", " ", "+", "%2F"]
 # MinIO keeps objects as files and refuses these.
 NO_FILES = {"a//b"}
 
@@ -113,6 +140,46 @@ class Names(Case):
         for folder in ("before", "min", "mine-not", "zz"):
             fill(folder, 25000, "{}")
         self.assertEqual({"count": 10001, "ordered": True}, self.program("count", self.to("mine")))
+
+
+class Objects(ClientCase):
+    """Sizes, metadata and names, each way, on all three servers."""
+    scheme, PART = "s3", 5 << 20
+
+    def theirs(self, program, *words):
+        python = os.path.join(os.path.dirname(servers.MOTO), "python")
+        servers.make_available(python, "moto 5.2.5")
+        return subprocess.run([python, "-c", OPENING + program, *words], env=self.servers.env, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, timeout=120, check=True).stdout
+
+    def each_way(self, server, names):
+        self.maxDiff = None
+        for writer in ("ours", "theirs"):
+            self.servers = servers.Servers(self.path())
+            self.addCleanup(self.servers.stop)
+            getattr(self.servers, server)(["lunark-test"])
+            file, expected = self.described(names)
+            if writer == "ours":
+                self.assertEqual(expected, self.ours("write", file))
+                self.assertEqual(expected, json.loads(self.theirs(READ, PREFIX)))
+            else:
+                self.theirs(WRITE, file, PREFIX)
+                self.assertEqual(expected, self.ours("read", file))
+            self.servers.stop()
+            for folder in ("data", "minio"):
+                shutil.rmtree(self.path(folder), True)
+
+    def test_moto(self):
+        self.each_way("moto", OTHERS + ODD)
+
+    FILES = [name for name in OTHERS if "//" not in name and name[-1] != "/" and len(name) < 256] + \
+        ["/".join(["n" * 120] * 8) + "/" + "m" * (1024 - len(PREFIX) - 8 * 121)]
+
+    def test_minio(self):
+        self.each_way("minio", self.FILES)
+
+    def test_versitygw(self):
+        self.each_way("versitygw", self.FILES)
 
 
 class Command(Case):

@@ -67,7 +67,10 @@ class Again(Faults):
     def test_throttled_then_fine(self):
         for status, code in ((503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests"), (502, None),
                              (408, "RequestTimeout"), (400, "RequestTimeout"), (504, None), (503, None),
-                             (409, "OperationAborted"), (409, "ConditionalRequestConflict"), (400, "BadDigest")):
+                             (409, "OperationAborted"), (409, "ConditionalRequestConflict"), (400, "BadDigest"),
+                             (400, "XAmzContentSHA256Mismatch"), (400, "IncompleteBody"), (503, "ServiceUnavailable"),
+                             (503, "SlowDownWrite"), (503, "Busy"), (400, "ThrottlingException"),
+                             (400, "KMS.ThrottlingException"), (500, None)):
             with self.subTest(code, status=status):
                 result, seen = self.run_case("put", [dict(answer(status, code), match={"method": "PUT"}, times=2)])
                 self.assertTrue(result["ok"], result)
@@ -203,6 +206,14 @@ class Again(Faults):
             result, _ = self.fails(case, [dict(answer(200, "AccessDenied"), match=step, times=0)])
             self.assertEqual((result["kind"], result["code"]), ("auth", "AccessDenied"))
 
+    def test_error_inside_of_a_200_that_is_no_use_to_try_again(self):
+        for code in ("InvalidPart", "InvalidPartOrder", "EntityTooSmall", "InvalidRequest", "InvalidArgument", "MalformedXML",
+                     "NotImplemented", "QuotaExceeded"):
+            with self.subTest(code):
+                result, seen = self.looked("upload", [dict(answer(200, code), match=COMPLETE, times=0)], [])
+                self.assertEqual((result["ok"], result["kind"], result["code"]), (False, "io", code))
+                self.assertEqual(len(self.matching(seen, "POST", "uploadId=")), 1)
+
     def test_answers_that_are_no_xml(self):
         for body in ("", "<html>busy", "<ListBucketResult>", "<html><body>busy</body></html>"):
             result, seen = self.run_case("list", [{"match": {"method": "GET"}, "status": 200, "body": body}])
@@ -282,6 +293,22 @@ class Final(Faults):
             ("put", 400, "KeyTooLongError", "usage", "1,024"),
             ("put", 501, "NotImplemented", "io", ""),
             ("put", 302, None, "usage", "region"),
+            ("put", 403, "AccountProblem", "auth", "refuses"),
+            ("put", 403, "InvalidSecurity", "auth", "refuses"),
+            ("put", 403, "QuotaExceeded", "io", "quota"),
+            ("put", 400, "XMinioAdminBucketQuotaExceeded", "io", "quota"),
+            ("put", 400, "TokenRefreshRequired", "auth", "refuses"),
+            ("put", 400, "InvalidBucketName", "usage", ""),
+            ("put", 400, "InvalidDigest", "io", ""),
+            ("put", 400, "InvalidEncryptionAlgorithmError", "usage", "?sse="),
+            ("put", 400, "MetadataTooLarge", "usage", ""),
+            ("put", 400, "MissingSecurityHeader", "io", ""),
+            ("put", 409, "InvalidBucketState", "io", ""),
+            ("put", 422, "UnprocessableEntity", "io", ""),
+            ("put", 410, None, "not_found", ""),
+            ("get", 404, "NoSuchKey", "not_found", ""),
+            ("head", 404, None, "not_found", ""),
+            ("head", 403, None, "auth", "refuses"),
             ("delete", 400, "ObjectLocked", "denied", "retention"),
             ("list", 404, "NoSuchBucket", "not_found", "make the bucket"),
             ("list", 403, "AllAccessDisabled", "auth", ""),

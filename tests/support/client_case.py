@@ -18,13 +18,15 @@ MIB = 1 << 20
 NAMES = ["plain", "with space/and more .txt", "a+b+c", "100%/50%25.txt", "neo4j-2020-06-16-12:32:57.tar.gz",
          "grün/日本語/ñ.txt", "a!$&'()*,;=@[]~_-.^`{}|\"<>", "what?/x#y&z=1", "dot.", "e\u0301.txt", "\U0001F4BE",
          "a//b", "//", "slash/", "n" * (1024 - len(PREFIX))]
-SIZES = {"empty": 0, "a byte": 1, "a part": MIB, "a part and a byte": MIB + 1, "parts": 3 * MIB + 12345}
+SIZES = {"empty": (0, 0), "a byte": (0, 1), "a part less a byte": (1, -1), "a part": (1, 0), "a part and a byte": (1, 1),
+         "two parts": (2, 0), "parts": (3, 12345)}  # parts and bytes
 
 
 class ClientCase(harness.Case):
     """self.servers has the server. Programs of the client: READ (PREFIX) prints the objects below it as client.lua does,
     UPLOAD (KEY, FILE), DOWNLOAD (KEY)."""
     scheme = READ = UPLOAD = DOWNLOAD = None
+    PART = MIB  # as client.lua sends it
 
     def theirs(self, program, *words):
         """What a program of the client prints."""
@@ -33,8 +35,8 @@ class ClientCase(harness.Case):
     def described(self, names):
         """The objects to be, in a file, and as both sides must report them."""
         objects = [{"key": key, "size": 20 + number, "meta": {}} for number, key in enumerate(names)]
-        objects += [{"key": "size/" + key, "size": size, "meta": {"lunark-version": "0.1", "of": key}}
-                    for key, size in SIZES.items()]
+        objects += [{"key": "size/" + key, "size": parts * self.PART + more, "meta": {"lunark-version": "0.1", "of": key}}
+                    for key, (parts, more) in SIZES.items()]
         expected = []
         for one in sorted(objects, key=lambda one: one["key"].encode()):
             block = hashlib.sha256(one["key"].encode()).digest()

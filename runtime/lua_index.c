@@ -4,8 +4,10 @@
  * scripts/lunark/index.lua. Loop thread only. */
 #include "cut.h"
 #include "index_block.h"
+#include "lua_stream.h"
 #include "lua_task.h"
 #include "member.h"
+#include "toc.h"
 #include "walk.h"
 #include <lauxlib.h>
 #include <string.h>
@@ -296,6 +298,18 @@ static int index_cut(lua_State *L)
     return *box ? 1 : lk_push_error(L, &err);
 }
 
+static int index_contents(lua_State *L)
+{
+    struct lk_runtime *runtime = lk_runtime_of(L);
+    struct lk_error err;
+    luaL_argcheck(L, lk_is_stream(L, 1), 1, "a stream expected");
+    struct lk_stream **box = lk_push_stream_box(L);
+    struct lk_stream *input = lk_take_stream(L, 1, "index.contents");
+    int in_flight = lk_gzip_in_flight(runtime->memory, runtime->jobs);
+    *box = lk_toc(runtime->pool, input, in_flight, &err);
+    return *box ? 1 : lk_push_error(L, &err);
+}
+
 int lk_open_index(lua_State *L)
 {
     static const luaL_Reg methods[] = {
@@ -303,13 +317,10 @@ int lk_open_index(lua_State *L)
         {"next", block_next},           {"member", block_member},
         {"member_at", block_member_at}, {"member_of", block_member_of},
         {"close", block_close},         {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"footer", index_footer},
-                                         {"list", index_list},
-                                         {"block", index_block},
-                                         {"compare", index_compare},
-                                         {"matches", index_matches},
-                                         {"cut", index_cut},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"footer", index_footer},     {"list", index_list},
+                                         {"block", index_block},       {"compare", index_compare},
+                                         {"matches", index_matches},   {"cut", index_cut},
+                                         {"contents", index_contents}, {NULL, NULL}};
     lk_new_class(L, BLOCK_CLASS, methods, block_close);
     luaL_newlib(L, functions);
     return 1;

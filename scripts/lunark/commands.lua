@@ -8,6 +8,7 @@ local exit = require "lunark.exit"
 local fs = require "lunark.fs"
 local json = require "lunark.json"
 local list = require "lunark.list"
+local list_files = require "lunark.list_files"
 local log = require "lunark.log"
 local output = require "lunark.output"
 local place = require "lunark.place"
@@ -256,14 +257,44 @@ commands.list = {
     url = { "string", positional = true, metavar = "URL", help = "the store" },
     item = { "string", metavar = "NAME", help = "only this item" },
     all = { "boolean", help = "show incomplete ones, too" },
+    files = { "boolean", help = "show what is in the newest backup, or the one of --at" },
+    at = { "string", metavar = "TIME", help = "with --files: which backup, its time or `latest`" },
+    path = {
+      "list", repeated = true, metavar = "GLOB",
+      help = "with --files: only what matches, with a directory all below it; can be given several times",
+    },
   },
 }
+
+-- What --files shows, and what goes only with it.
+local function list_contents(from, context)
+  local options = context.options
+  local at = restore_command.at_of(options.at)
+  if from.key and (options.item or at) then
+    error(usage("the URL names one archive: --item and --at say nothing there"))
+  end
+  local globs = options.path and #options.path > 0 and options.path or nil
+  local ok, err = list_files.run(from, {
+    item = options.item, at = at, path = globs, json = context.global.json,
+  })
+  if not ok then
+    err.url = err.url or url.shown(options.url)
+    error(err)
+  end
+  return exit.OK
+end
 
 function commands.list.run(context)
   local options = context.options
   options.url = place.of(options.url, "URL", context.plan.title)
+  if not options.files and (options.at or options.path and #options.path > 0) then
+    error(usage("--at and --path go with --files"))
+  end
   local from = restore_command.open_store(options.url)
   sys.seal()
+  if options.files then
+    return list_contents(from, context)
+  end
   local backups, err = list.scan(from, options.item)
   if not backups then
     err.url = url.shown(options.url)

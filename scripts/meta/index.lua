@@ -81,6 +81,13 @@ function index.matches(pattern, path) end
 ---@return lunark.Error|nil
 function index.cut(input, plan, bare) end
 
+--- The entries of a tar, or a tar in gzip, that has no index: it is read to its end. Taken over.
+---@param input lunark.Stream
+---@return lunark.Stream|nil a line an entry, "<s4" of string.unpack, in it "<I4c1i8i8I4": mode, type, size,
+--- seconds since 1970, nanoseconds; the rest is the path
+---@return lunark.Error|nil
+function index.contents(input) end
+
 ---@class lunark.index.Block: userdata
 local Block = {}
 

@@ -15,7 +15,7 @@ local SLASHES = "write file:///dir, or the path alone"
 ---@field path string prefix without leading and trailing `/`; an absolute or relative path for file
 ---@field query table name -> value: options of the store
 ---@field text string as given
----@field archive string? the last component, when the URL names one archive (.gz, .tgz)
+---@field archive string? the last component, when the URL names one archive (.gz, .tgz, .tar)
 
 local function bad(hint, format, ...)
   return nil, sys.error { kind = "usage", op = "url", message = format:format(...), hint = hint }
@@ -59,7 +59,9 @@ end
 
 local function archive_of(path)
   local last = path:match("([^/]+)$")
-  if last and last:find("%S%.gz$") or last and last:find("%S%.tgz$") then return last end
+  for _, suffix in ipairs { "%S%.gz$", "%S%.tgz$", "%S%.tar$" } do
+    if last and last:find(suffix) then return last end
+  end
 end
 
 local function parse_file(text, rest)

@@ -43,6 +43,7 @@ function TestUrl.test_one_archive()
   lu.assertEquals(assert(url.parse "/d/db-2026.dump.gz?").archive, nil)
   lu.assertEquals(assert(url.parse "/d/db-2026.dump.gz").archive, "db-2026.dump.gz")
   lu.assertEquals(assert(url.parse "/d/x.tgz").archive, "x.tgz")
+  lu.assertEquals(assert(url.parse "/d/x.tar").archive, "x.tar")
   lu.assertNil(assert(url.parse "/d/.gz").archive)
   lu.assertNil(assert(url.parse "/d.gz/x").archive)
 end

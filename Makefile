@@ -165,7 +165,7 @@ format:
 demo: all
 	sh tests/support/demo.sh $(B)/lunark
 
-## bench       comparisons with peers: medians and ratios (BENCH="local s3 restore memory start")
+## bench       comparisons with peers: medians and ratios (BENCH="local s3 restore verify memory start")
 bench: all
 	$(PYTHON) bench/run.py $(BENCH)
 

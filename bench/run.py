@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Comparisons with peers: medians, ratios and sizes, both sides in turn in one run.
 
-run.py [local] [s3] [upload] [line] [restore] [memory] [cgroup] [start] [limits] [prune]     (all of them without a name)
+run.py [local] [s3] [upload] [line] [restore] [verify] [memory] [cgroup] [start] [limits] [prune]     (all of them without a name)
 
 BENCH_TREE    the tree to back up (default /usr/share), read once before so that it is in the page cache
 BENCH_ROUNDS  rounds of each pair (default 5)
@@ -124,6 +124,22 @@ def bench_restore(scratch):
         shutil.rmtree(into)
 
 
+def bench_verify(scratch):
+    head("Verify a local archive", "what", "lunark s", "CPU s", "peak MiB", "peer", "peer s", "times as fast")
+    store = os.path.join(scratch, "verify")
+    run(backup(store))
+    archive = glob.glob(f"{store}/t/t-*.tar.gz")[0]
+    ours = f"{LUNARK} verify {archive} --progress none"
+    for peer in (f"gzip -t {archive}", f"pigz -t {archive}", f"pigz -t {archive} && sha256sum {archive}"):
+        mine, theirs, cpu = pair(f"{ours} --data all", peer)
+        peak = run(f"exec {ours} --data all", watch=True)[2]
+        row("--data all", f"{mine:.2f}", f"{cpu:.2f}", f"{peak / 1024:.1f}", f"`{peer.replace(archive, 'FILE')}`", f"{theirs:.2f}",
+            f"**{theirs / mine:.2f}**")
+    for more in ("", "--data 5%"):
+        seconds, cpu, peak = run(f"exec {ours} {more}", watch=True)
+        row(more or "quick", f"{seconds:.2f}", f"{cpu:.2f}", f"{peak / 1024:.1f}", "", "", "")
+
+
 def big_input(scratch):
     """Files of INPUT GiB in all: copies of the start of the tree's tar, and as much that does not compress."""
     into = os.path.join(scratch, "input")
@@ -226,7 +242,7 @@ def bench_prune(scratch):
 
 def main():
     benches = {"local": bench_local, "s3": bench_s3, "upload": upload.loopback, "line": upload.line, "restore": bench_restore,
-               "memory": bench_memory,
+               "verify": bench_verify, "memory": bench_memory,
                "cgroup": bench_cgroup, "start": bench_start, "limits": bench_limits, "prune": bench_prune}
     names = sys.argv[1:] or list(benches)
     for name in names:

@@ -179,7 +179,7 @@ int lk_check_ask(struct lk_check *c)
     pthread_mutex_lock(&c->mutex);
     if (c->ended) {
         answer = LK_CHECK_ENDED;
-    } else if (!c->finished && c->plan_count < PLANS_LOW) {
+    } else if (!c->finished && !c->stopped && c->plan_count < PLANS_LOW) {
         answer = LK_CHECK_MORE;
     }
     c->asked = answer == 0;

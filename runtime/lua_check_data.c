@@ -15,7 +15,8 @@ struct handle {
     struct lk_event event; /* posted by the check's threads, once for each wait */
     struct lk_loop *loop;
     struct lk_check *check;
-    int answer; /* of lk_check_ask */
+    int answer;   /* of lk_check_ask */
+    bool waiting; /* a task does */
 };
 
 static void set_integer(lua_State *L, const char *key, uint64_t value)
@@ -45,8 +46,10 @@ static void delivered(struct lk_event *event)
     struct handle *handle = (struct handle *)((char *)event - offsetof(struct handle, event));
     handle->answer = lk_check_ask(handle->check);
     /* It was told of one thing, and another has come true meanwhile: then it is asked again. */
-    if (handle->answer != 0)
+    if (handle->answer != 0) {
+        handle->waiting = false;
         lk_op_done(&handle->op);
+    }
 }
 
 static void cancel(struct lk_op *op)
@@ -179,6 +182,7 @@ static int check_wait(lua_State *L)
     handle->answer = lk_check_ask(handle->check);
     if (handle->answer != 0)
         return results(L, &handle->op);
+    handle->waiting = true;
     return lk_task_park(L, 1, &handle->op);
 }
 
@@ -192,15 +196,6 @@ static int check_progress(lua_State *L)
     return 1;
 }
 
-/* Only cancels: a task may wait, and is told so. The memory goes with the handle. */
-static int check_close(lua_State *L)
-{
-    struct handle *handle = luaL_checkudata(L, 1, CHECK_CLASS);
-    if (handle->check)
-        lk_check_cancel(handle->check);
-    return 0;
-}
-
 static int check_gc(lua_State *L)
 {
     struct handle *handle = luaL_checkudata(L, 1, CHECK_CLASS);
@@ -209,6 +204,17 @@ static int check_gc(lua_State *L)
         lk_loop_unpost(handle->loop, &handle->event);
         handle->check = NULL;
     }
+    return 0;
+}
+
+/* A task that waits is told so first. Else the memory is given back at once: it is much. */
+static int check_close(lua_State *L)
+{
+    struct handle *handle = luaL_checkudata(L, 1, CHECK_CLASS);
+    if (!handle->waiting)
+        return check_gc(L);
+    if (handle->check)
+        lk_check_cancel(handle->check);
     return 0;
 }
 

@@ -101,8 +101,19 @@ local function type_of(mode)
   return "unknown"
 end
 
+-- For what is done to a name itself: a link that leads elsewhere is a thing of the folder that it is in.
+local function check_name(kind, path, op)
+  local ok, err = check(kind, path, op)
+  if ok then return true end
+  local info = stat.lstat(path)
+  if info and stat.S_ISLNK(info.st_mode) ~= 0 and check(kind, fs.dirname(fs.absolute(path)), op) then
+    return true
+  end
+  return nil, err
+end
+
 local function stat_with(call, op, path)
-  local ok, err = check("read", path, op)
+  local ok, err = (call == stat.lstat and check_name or check)("read", path, op)
   if not ok then return nil, err end
   local info, message, code = call(path)
   if not info then return failure(op, path, message, code) end
@@ -252,7 +263,13 @@ end
 ---@param path string
 ---@return true?
 ---@return table? err
-function fs.unlink(path) return change("unlink", path, unistd.unlink) end
+function fs.unlink(path)
+  local ok, err = check_name("write", path, "unlink")
+  if not ok then return nil, err end
+  local done, message, code = unistd.unlink(path)
+  if not done then return failure("unlink", path, message, code) end
+  return true
+end
 
 --- Removes an empty directory.
 ---@param path string

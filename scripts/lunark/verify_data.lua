@@ -313,11 +313,11 @@ local function new_units(store, result, options)
   units.finish = settle
   return setmetatable(units, { __close = function()
     for _, unit in ipairs(units.open) do
-      unit.job:close()
-      unit.reader:close()
       if unit.track then
         unit.track:close()
       end
+      unit.job:close()
+      unit.reader:close()
     end
   end })
 end

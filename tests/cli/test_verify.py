@@ -407,6 +407,7 @@ class Restore(Verify):
     def test_every_kind_of_entry(self):
         tree = make_tree(self.path("src"))
         os.chmod(os.path.join(tree, "empty"), 0o000)
+        os.symlink("/usr/bin/env", os.path.join(tree, "leads out of it"))
         self.lunark("backup", "files", tree, "--to", self.store)
         archive, = glob.glob(self.store + "/src/src-2*.tar.gz")
         _, _, _, rows = self.index(archive)

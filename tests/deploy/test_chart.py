@@ -228,6 +228,10 @@ class Rendered(DeployCase):
     def test_what_is_missing(self):
         for nothing in (None, "", "NULL", "null"):
             self.refused({**REQUIRED, "secretName": nothing}, "secretName or serviceAccountName is missing")
+            self.refused({**REQUIRED, "secretName": nothing, "serviceAccountName": nothing},
+                         "secretName or serviceAccountName is missing")
+            pod = self.pod(self.render({**REQUIRED, "serviceAccountName": nothing}))
+            self.assertEqual((None, False), (pod.get("serviceAccountName"), pod["automountServiceAccountToken"]))
         for name in ("neo4jaddr", "bucket", "database"):
             self.refused({**REQUIRED, name: ""}, f"{name} is missing: add --set {name}=")
         self.refused({**REQUIRED, "additionalConfig": {"secretName": "a", "configMapName": "b"}},
@@ -241,7 +245,8 @@ class Rendered(DeployCase):
                 ({"cloudProvider": "azur"}, "at '/cloudProvider': value must be one of 'aws', 'gcp', 'azure'"),
                 ({"heapSize": "2 gigs"}, "at '/heapSize'"), ({"jobSchedule": "hourly"}, "at '/jobSchedule'"),
                 ({"backoffLimit": -1}, "at '/backoffLimit'"), ({"podLabels": {"a": 1}}, "at '/podLabels/a'"),
-                ({"secretName": "Not_A_Name"}, "at '/secretName'"), ({"parallel": 0}, "at '/parallel'"),
+                ({"secretName": "Not_A_Name"}, "at '/secretName'"), ({"s3": {"ca": {"secretName": "NULL"}}}, "at '/s3/ca/secretName'"),
+                ({"additionalConfig": {"configMapName": "NULL"}}, "at '/additionalConfig/configMapName'"), ({"parallel": 0}, "at '/parallel'"),
                 ({"s3": {"endpoint": "minio:9000"}}, "at '/s3/endpoint'")):
             self.refused({**REQUIRED, **values}, message)
 

@@ -14,7 +14,7 @@
 {{- if not (include "neo4j-backup.database" .) -}}
 {{- fail "database is missing: add --set database=..." -}}
 {{- end -}}
-{{- if not (or (include "neo4j-backup.secret" .) .Values.serviceAccountName) -}}
+{{- if not (or (include "neo4j-backup.secret" .) (include "neo4j-backup.serviceAccount" .)) -}}
 {{- fail "secretName or serviceAccountName is missing: name a secret with the key 'credentials' (the Labs chart's default is neo4j-gcp-credentials), or a service account that may write to the bucket" -}}
 {{- end -}}
 {{- $s3 := .Values.s3 | default dict -}}
@@ -30,9 +30,17 @@
 {{- .Values.databases | default .Values.database | default "" -}}
 {{- end -}}
 
-{{/* The secret with credentials; the Labs chart writes NULL for none. */}}
+{{/* The secret with credentials, and the service account; the Labs chart writes NULL for none. */}}
 {{- define "neo4j-backup.secret" -}}
-{{- $name := .Values.secretName | default "" | toString -}}
+{{- include "neo4j-backup.named" .Values.secretName -}}
+{{- end -}}
+
+{{- define "neo4j-backup.serviceAccount" -}}
+{{- include "neo4j-backup.named" .Values.serviceAccountName -}}
+{{- end -}}
+
+{{- define "neo4j-backup.named" -}}
+{{- $name := . | default "" | toString -}}
 {{- if ne (upper $name) "NULL" -}}{{- $name -}}{{- end -}}
 {{- end -}}
 

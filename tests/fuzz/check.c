@@ -64,8 +64,10 @@ static bool gunzips(const uint8_t *data, size_t size, uint64_t raw)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     unsigned bits = take_byte(&data, &size), first = take_byte(&data, &size);
-    struct lk_check_options options = {.tar = bits & TAR, .sample = bits & SAMPLE,
-                                       .tolerant = bits & TOLERANT, .hash = bits & HASH,
+    struct lk_check_options options = {.tar = bits & TAR,
+                                       .sample = bits & SAMPLE,
+                                       .tolerant = bits & TOLERANT,
+                                       .hash = bits & HASH,
                                        .in_flight = 2};
     struct lk_check_stats *stats;
     struct lk_error err = {0};

@@ -10,6 +10,7 @@
 
 static const char CUT_OFF[] = "the archive ends before it, or in it";
 static const char BAD_HEADER[] = "its header is damaged";
+static const char NOT_EMPTY[] = "it should be empty to other readers";
 static const char NO_MEMBER[] = "no member begins here";
 
 /* --- the input --- */
@@ -154,13 +155,90 @@ static int feed_row(struct lk_check *c, const struct lk_check_row *row, bool in_
     return lk_check_submit(c, slot, err);
 }
 
+/* --- members without data --- */
+
+/* Whether a member that holds no data is one that holds none for other readers, too. */
+static bool is_empty(const unsigned char *bytes, const struct lk_member *m)
+{
+    static const unsigned char wanted[LK_EMPTY_BODY + LK_MEMBER_TRAILER] = {3};
+
+    return m->raw == 0 && m->size == m->header + sizeof(wanted) &&
+           memcmp(bytes + m->header, wanted, sizeof(wanted)) == 0;
+}
+
+/* Index, list, footer, or what a later version has. */
+static int feed_other(struct lk_check *c, const struct lk_member *m, struct lk_error *err)
+{
+    uint64_t at = c->source.offset;
+    unsigned char *bytes = malloc(m->size);
+    int64_t got = bytes ? take(c, bytes, m->size, err) : -1;
+    const unsigned char *p = bytes ? bytes + LK_MEMBER_HEADER : NULL;
+    const char *message = NULL;
+
+    if (!bytes) {
+        lk_error_set(err, LK_MEMORY, "no memory for a member");
+    }
+    if (got < 0) {
+        free(bytes);
+        return -1;
+    }
+    if (got < (int64_t)m->size) {
+        message = CUT_OFF;
+    } else if (!is_empty(bytes, m)) {
+        message = NOT_EMPTY;
+    } else if (m->type <= LK_MEMBER_FOOTER) {
+        /* Of what a later version adds nothing is known but that it has no data. */
+        bool sane = canonical(bytes) && m->payload >= 4 && LK_MEMBER_HEADER + m->payload <= m->size;
+        message = !sane                                               ? BAD_HEADER
+                  : lk_crc32(0, p + 4, m->payload - 4) != lk_get32(p) ? "its checksum is wrong"
+                                                                      : NULL;
+    }
+    if (m->type == LK_MEMBER_INDEX && !message) {
+        struct lk_check_slot *slot = lk_check_claim(c, LK_CHECK_BLOCK);
+        slot->at = at;
+        slot->last = at + m->size - 1;
+        slot->block = bytes;
+        slot->block_len = m->size;
+        lk_check_pass(c, slot);
+        return 0;
+    }
+    free(bytes);
+    if (message) {
+        note(c, at, at + m->size - 1, message);
+    }
+    return 0;
+}
+
+/* Whether a member can begin here that ends before `until`. */
+static bool is_member(const struct lk_check_source *s, uint64_t until, struct lk_member *m)
+{
+    return s->ahead_len == sizeof(s->ahead) && lk_member_parse(s->ahead, m) &&
+           m->size <= until - s->offset;
+}
+
 /* --- by the table of a block --- */
+
+/* Passes over what a later version may have put between two tables. */
+static int pass_unknown(struct lk_check *c, uint64_t until, struct lk_error *err)
+{
+    struct lk_check_source *s = &c->source;
+    struct lk_member m;
+    int rc = 0;
+
+    while (rc == 0 && s->offset < until && (rc = look_ahead(c, err)) == 0 &&
+           is_member(s, until, &m) && m.type > LK_MEMBER_FOOTER) {
+        rc = feed_other(c, &m, err);
+    }
+    return rc;
+}
 
 /* Comes to a place where something must begin: 1 when it is there, 0 when it is passed already. */
 static int go_to(struct lk_check *c, uint64_t at, struct lk_error *err)
 {
+    if (!c->options.sample && pass_unknown(c, at, err) < 0) {
+        return -1;
+    }
     uint64_t from = c->source.offset;
-
     if (from > at) {
         return 0;
     }
@@ -193,11 +271,14 @@ static int feed_block(struct lk_check *c, struct lk_check_plan *plan, struct lk_
         }
         int64_t got = rc > 0 ? take(c, bytes, plan->len, err) : 0;
         bool same = got == (int64_t)plan->len && memcmp(bytes, plan->bytes, plan->len) == 0;
+        struct lk_member m;
         free(bytes);
         if (got < 0) {
             return -1;
         }
-        message = same ? NULL : "the index block here is another one when it is read again";
+        message = !same ? "the index block here is another one when it is read again"
+                  : lk_member_parse(plan->bytes, &m) && is_empty(plan->bytes, &m) ? NULL
+                                                                                  : NOT_EMPTY;
     }
     slot = lk_check_claim(c, LK_CHECK_BLOCK);
     slot->at = plan->at;
@@ -228,54 +309,6 @@ static int feed_plan(struct lk_check *c, struct lk_check_plan *plan, struct lk_e
 }
 
 /* --- by the members' headers --- */
-
-/* Members without data: index, list, footer, or what a later version has. */
-static int feed_other(struct lk_check *c, const struct lk_member *m, struct lk_error *err)
-{
-    uint64_t at = c->source.offset;
-    unsigned char *bytes = malloc(m->size);
-    int64_t got = bytes ? take(c, bytes, m->size, err) : -1;
-    const unsigned char *p = bytes ? bytes + LK_MEMBER_HEADER : NULL;
-    const char *message = NULL;
-
-    if (!bytes) {
-        lk_error_set(err, LK_MEMORY, "no memory for a member");
-    }
-    if (got < 0) {
-        free(bytes);
-        return -1;
-    }
-    if (got < (int64_t)m->size) {
-        message = CUT_OFF;
-    } else if (m->type <= LK_MEMBER_FOOTER) {
-        /* Of what a later version adds nothing is known but its size. */
-        bool sane = canonical(bytes) && m->payload >= 4 && LK_MEMBER_HEADER + m->payload <= m->size;
-        message = !sane                                               ? BAD_HEADER
-                  : lk_crc32(0, p + 4, m->payload - 4) != lk_get32(p) ? "its checksum is wrong"
-                                                                      : NULL;
-    }
-    if (m->type == LK_MEMBER_INDEX && !message) {
-        struct lk_check_slot *slot = lk_check_claim(c, LK_CHECK_BLOCK);
-        slot->at = at;
-        slot->last = at + m->size - 1;
-        slot->block = bytes;
-        slot->block_len = m->size;
-        lk_check_pass(c, slot);
-        return 0;
-    }
-    free(bytes);
-    if (message) {
-        note(c, at, at + m->size - 1, message);
-    }
-    return 0;
-}
-
-/* Whether a member can begin here that ends before `until`. */
-static bool is_member(const struct lk_check_source *s, uint64_t until, struct lk_member *m)
-{
-    return s->ahead_len == sizeof(s->ahead) && lk_member_parse(s->ahead, m) &&
-           m->size <= until - s->offset;
-}
 
 /* Goes on to the next bytes that can be a header, or to `until`. */
 static int resync(struct lk_check *c, uint64_t until, struct lk_error *err)

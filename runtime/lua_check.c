@@ -7,16 +7,20 @@
 #include "member.h"
 #include <lauxlib.h>
 
-/* is_member(bytes): whether one of our members begins here. */
+/* is_member(bytes): whether one of our members begins here; its type and size. */
 static int check_is_member(lua_State *L)
 {
     struct lk_member m;
     size_t len;
     const char *bytes = luaL_checklstring(L, 1, &len);
 
-    lua_pushboolean(L,
-                    len >= LK_MEMBER_HEADER && lk_member_parse((const unsigned char *)bytes, &m));
-    return 1;
+    bool ours = len >= LK_MEMBER_HEADER && lk_member_parse((const unsigned char *)bytes, &m);
+    lua_pushboolean(L, ours);
+    if (!ours)
+        return 1;
+    lua_pushinteger(L, (lua_Integer)m.type);
+    lua_pushinteger(L, (lua_Integer)m.size);
+    return 3;
 }
 
 int lk_open_check(lua_State *L)

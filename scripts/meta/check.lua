@@ -83,6 +83,8 @@ function check.compare(directory, bytes) end
 --- Whether one of lunark's gzip members begins here.
 ---@param bytes string
 ---@return boolean
+---@return integer|nil kind of the member, 0 for data
+---@return integer|nil size bytes of it
 function check.is_member(bytes) end
 
 return check

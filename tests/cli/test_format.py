@@ -4,6 +4,7 @@ reads no more than the footer, the list, a block and the members that hold the f
 import glob
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -178,9 +179,33 @@ class Format(Case):
         for number in range(30):
             self.frugal(archive, b"future/file-%d" % number, bytes((number,)) * (number * 1000))
         self.lunark("restore", "--from", archive, "--into", self.path("out"))
+        self.lunark("restore", "--from", archive, "--into", self.path("one"), "--path", "future/file-17")
+        self.assertEqual(17000, os.path.getsize(self.path("one", "future", "file-17")))
+        os.mkdir(self.path("f"))
+        shutil.copy(archive, self.path("f"))
+        for more in ([], ["--data", "all"], ["--data", "50%"]):
+            said = self.lunark("verify", self.path(), "--item", "f", *more)
+            self.assertIn("unverified", said.stdout)
+            self.assertNotIn("error", said.stderr)
         for number in range(30):
             with open(self.path("out", "future", f"file-{number}"), "rb") as file:
                 self.assertEqual(bytes((number,)) * (number * 1000), file.read())
+
+    def test_what_other_readers_make_of_the_index_is_verified(self):
+        """The trailer of a member without data is nothing to lunark, and an error to gzip."""
+        for number in range(300):
+            self.write(f"src/{number}", b"%d" % number)
+        archive = self.backup("files", self.path("src"))
+        os.unlink(archive.replace(".tar.gz", ".manifest.json"))
+        with open(archive, "rb") as file:
+            reader, data = read_archive.Archive(file), bytearray(file.seek(0) or file.read())
+            end = reader.blocks[0][0] + reader.member(reader.blocks[0][0])[1]
+        data[end - 8] ^= 1
+        with open(archive, "wb") as file:
+            file.write(data)
+        self.assertEqual(1, subprocess.run(["gzip", "-t", archive], capture_output=True, check=False).returncode)
+        said = self.lunark("verify", self.path("store"), "--data", "all", status=4)
+        self.assertIn("it should be empty to other readers", said.stderr)
 
 
 if __name__ == "__main__":

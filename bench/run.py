@@ -107,20 +107,35 @@ def bench_s3(scratch):
         server.stop()
 
 
+def restore_pair(what, ours, theirs, into, wanted):
+    def clean():
+        shutil.rmtree(into)
+        os.mkdir(into)
+    ours, theirs, cpu = pair(ours, theirs, clean=clean)
+    row(what, f"{ours:.2f}", f"{cpu:.2f}", f"{theirs:.2f}", f"**{theirs / ours:.2f}** (wanted {wanted})")
+
+
 def bench_restore(scratch):
-    head("Restore into a memory file system", "what", "lunark s", "CPU s", "tar xzf s", "times as fast")
+    head("Restore into a memory file system", "from, peer", "lunark s", "CPU s", "peer s", "times as fast")
     store = os.path.join(scratch, "restore")
     run(backup(store))
     archive = glob.glob(f"{store}/t/t-*.tar.gz")[0]
     into = tempfile.mkdtemp(prefix="lunark-bench.", dir="/dev/shm")
+    server = S3(scratch)
     try:
-        def clean():
-            shutil.rmtree(into)
-            os.mkdir(into)
-        ours, theirs, cpu = pair(f"{LUNARK} restore --from '{store}' --item t --into {into} --progress none",
-                                 f"tar xzf {archive} -C {into} --force-local", clean=clean)
-        row(TREE, f"{ours:.2f}", f"{cpu:.2f}", f"{theirs:.2f}", f"**{theirs / ours:.2f}** (wanted 2.0)")
+        restore = f"{LUNARK} restore --item t --into {into} --progress none --from"
+        restore_pair("local store, tar xzf", f"{restore} '{store}'", f"tar xzf {archive} -C {into} --force-local", into,
+                     2.0)
+        run(backup(server.ours))
+        key = os.path.relpath(glob.glob(f"{server.data}/ours/b/t/t-*.tar.gz")[0], server.data)
+        restore_pair("S3, rclone cat and tar xz", f"{restore} '{server.ours}'",
+                     f"{RCLONE} cat b:{key} | tar xz -C {into}", into, 2.0)
+        repository = f"-q -r s3:{server.endpoint}/theirs/r"
+        run(f"{RESTIC} {repository} init && {RESTIC} {repository} backup {TREE}")
+        restore_pair("S3, restic restore", f"{restore} '{server.ours}'",
+                     f"{RESTIC} {repository} restore latest --target {into}", into, "1.0")
     finally:
+        server.stop()
         shutil.rmtree(into)
 
 

@@ -285,6 +285,7 @@ static void take_options(struct lk_extract *x, const struct lk_extract_options *
     x->existing = options->existing;
     x->must_keep = options->owner == LK_OWNER_KEEP;
     x->keep_owner = x->must_keep || (options->owner == LK_OWNER_AUTO && geteuid() == 0);
+    x->pid = getpid();
     x->use_umask = options->use_umask;
     x->devices = options->devices;
     x->strip = options->strip;

@@ -69,7 +69,8 @@ struct lk_extract {
     size_t dir_count, dir_room, dir_limit;
     bool fractions_fall;   /* of times before 1970, see lk_extract_fractions_fall */
     struct timespec began; /* by the target's clock */
-    unsigned temporary;    /* number of the next temporary name */
+    pid_t pid;
+    unsigned temporary; /* number of the next temporary name */
     struct lk_error error;
 };
 

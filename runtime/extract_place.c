@@ -113,7 +113,7 @@ int lk_place_look(struct lk_extract *x, struct lk_place *place, struct archive_e
 
 void lk_place_temporary(struct lk_extract *x, struct lk_place *place)
 {
-    snprintf(place->temporary, sizeof place->temporary, ".lunark-%ld-%u.tmp", (long)getpid(),
+    snprintf(place->temporary, sizeof place->temporary, ".lunark-%ld-%u.tmp", (long)x->pid,
              x->temporary++);
 }
 

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 /* Runs of zeros of this length become holes; they are looked for in pieces. */
-enum { HOLE = 64 << 10, PIECE = 4 << 10, ENTRY_COST = 512 };
+enum { HOLE = 64 << 10, PIECE = 4 << 10, ENTRY_COST = 512, LOOK_FROM = 64 << 10 };
 
 /* --- data --- */
 
@@ -273,7 +273,10 @@ static int make(struct lk_extract *x, struct archive_entry *entry, struct lk_pla
     bool link = archive_entry_hardlink(entry) != NULL;
     if (!link && type == AE_IFDIR)
         return directory(x, entry, place);
-    int result = lk_place_look(x, place, entry);
+    /* A name that is taken shows when the entry gets it, too; but then it was written in vain. */
+    bool look = x->existing == LK_EXISTING_SKIP || x->existing == LK_EXISTING_KEEP_NEWER ||
+                archive_entry_size(entry) >= LOOK_FROM;
+    int result = look ? lk_place_look(x, place, entry) : 0;
     if (result)
         return result;
     if (link)

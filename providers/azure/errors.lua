@@ -31,8 +31,12 @@ local CODES = {
   AuthorizationServiceMismatch = { "auth", false, "the SAS is for other services: ss=b is needed" },
   AuthorizationSourceIPMismatch = { "auth", false, "the SAS is for other addresses: sip=" },
   BlobAlreadyExists = { "conflict", false },
-  BlobArchived = { "io", false, "it is in the archive tier: rehydrate it, which takes hours" },
-  BlobBeingRehydrated = { "io", false, "it is on its way out of the archive tier: wait some hours" },
+  BlobArchived = {
+    "io", false, "it is in the archive tier: rehydrate it, which takes hours", archived = true,
+  },
+  BlobBeingRehydrated = {
+    "io", false, "it is on its way out of the archive tier: wait some hours", archived = true,
+  },
   BlobAccessTierNotSupportedForAccountType = { "usage", false, TIER },
   BlobImmutableDueToLegalHold = {
     "conflict", false, "a legal hold of the container or the blob forbids changes", locked = true,
@@ -164,7 +168,8 @@ function errors.classify(response, context)
     message = ("%s: %s"):format(subject, words_of(root, code, status)),
   }
   err.retry_after = after and (tonumber(after) or (time.parse_http(after) or context.now) - context.now)
-  err.skew, err.locked = skew, CODES[code] and CODES[code].locked
+  local known = CODES[code] or {}
+  err.skew, err.locked, err.archived = skew, known.locked, known.archived
   return err
 end
 

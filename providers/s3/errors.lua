@@ -36,7 +36,7 @@ local CODES = {
   InvalidBucketState = { "io", false },
   InvalidDigest = { "io", false },
   InvalidEncryptionAlgorithmError = { "usage", false, "check ?sse=" },
-  InvalidObjectState = { "io", false, "it is archived: restore it in the store first" },
+  InvalidObjectState = { "io", false, "it is archived: restore it in the store first", archived = true },
   InvalidPart = { "io", false, LOST_PARTS },
   InvalidPartOrder = { "io", false },
   InvalidRequest = { "io", false },
@@ -135,7 +135,7 @@ function errors.of_code(code, message, context, status)
     kind = kind, op = context.op, status = status, retryable = retryable, hint = hint,
     message = ("%s: %s"):format(subject(code, context), words), code = code ~= "" and code or nil,
   }
-  err.locked = known and known.locked
+  err.locked, err.archived = known and known.locked, known and known.archived
   return err
 end
 

@@ -30,13 +30,20 @@ local YOUNG = "younger than --older-than"
 ---@field deleted boolean|nil
 ---@field err table|nil
 
+-- What was touched after this is young. By the store's clock, as far as it is known to be another one.
+local function limit_of(store, request)
+  return request.now + store.skew - (request.older or orphans.AGE)
+end
+
 -- The younger of two times that may not be known.
 local function newest(one, other)
   return one and other and math.max(one, other) or one or other
 end
 
 local function decide(line, limit, reason)
-  if line.time and line.time > limit then
+  if not line.time then
+    line.action, line.reasons = "leave", { "how old it is, the store does not tell" }
+  elseif line.time > limit then
     line.action, line.reasons = "keep", { YOUNG }
   else
     line.action, line.reasons = "delete", { reason }
@@ -135,9 +142,9 @@ end
 ---@return table|nil plan {store=, request=, lines = lunark.orphans.Line[], failures = errors of looking}
 ---@return table|nil err
 function orphans.plan(store, request)
-  local limit = request.now - (request.older or orphans.AGE)
   local lines, failures = {}, {}
   local candidates, err = candidates_of(store, request.item)
+  local limit = limit_of(store, request)
   local ok
   if candidates then
     ok, err = add_marked(store, candidates, limit, lines)
@@ -221,8 +228,7 @@ function orphans.apply(plan)
   if not ok then
     return nil, err
   end
-  local limit = plan.request.now - (plan.request.older or orphans.AGE)
-  local uploads = {}
+  local limit, uploads = limit_of(plan.store, plan.request), {}
   for _, line in ipairs(plan.lines) do
     uploads[#uploads + 1] = line.action == "delete" and line.kind == "upload" and line or nil
   end

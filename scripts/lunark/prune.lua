@@ -145,10 +145,10 @@ local function state_of(store, found)
     return "left", "its manifest is of a newer lunark"
   elseif err.kind == "not_found" then
     return "left", "it has no manifest"
-  elseif err.kind ~= "io" then
+  elseif not err.archived then
     return nil, err
   end
-  -- Manifests in an archive class can't be read; the mark of the object can.
+  -- A manifest in an archive class can't be read; the mark of the archive can.
   local marked, why = prune.is_marked(store, found.key)
   if marked == nil then
     return nil, why

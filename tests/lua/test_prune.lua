@@ -18,7 +18,9 @@ local Store = {}
 Store.__index = Store
 
 local function new_store()
-  return setmetatable({ objects = {}, features = {}, number = 0, refused = {}, budget = math.huge }, Store)
+  return setmetatable({
+    objects = {}, features = {}, number = 0, refused = {}, budget = math.huge, skew = 0,
+  }, Store)
 end
 
 function Store:put(key, text, meta, mtime)
@@ -289,10 +291,64 @@ function TestPrune.test_manifests_in_an_archive_class()
     local key = store:put(naming.data_key("a", NOW - day * DAY, ".gz"), "data", day ~= 3 and MARK or nil)
     store:put(naming.manifest_key("a", NOW - day * DAY), manifest_of(key, 4))
   end
-  function store.get() return nil, sys.error { kind = "io", message = "it is archived" } end
+  local err = sys.error { kind = "io", message = "it is archived" }
+  function store.get() return nil, err end
+  local none, why = prune.plan(store, { rules = { last = 1 }, now = NOW })
+  lu.assertEquals({ none, why.message }, { nil, "it is archived" })
+  err.archived = true
   local plan = assert(prune.plan(store, { rules = { last = 1 }, now = NOW }))
   lu.assertEquals({ plan.lines[1].action, plan.lines[2].action, plan.lines[3].action, plan.lines[3].reasons },
     { "keep", "delete", "leave", { "it is archived" } })
+end
+
+-- Uploads as tables {began =, touched =}: their plans, and those that are discarded.
+local function with_uploads(all, skew, meanwhile)
+  local store, gone = new_store(), {}
+  store.skew = skew or 0
+  function store.can() return true end
+  function store.can_discard() return true end
+  function store.uploads()
+    local index = 0
+    return function()
+      index = index + 1
+      return all[index]
+    end
+  end
+  function store.upload_time(_, one)
+    if one.gone then return nil, sys.error { kind = "not_found", message = "gone" } end
+    return one.touched or false
+  end
+  function store.discard(_, one)
+    gone[#gone + 1] = one.id
+    return true
+  end
+  for i, one in ipairs(all) do one.id, one.key = i, naming.data_key("a", NOW - i, ".gz") end
+  local plan = assert(orphans.plan(store, { now = NOW }))
+  local actions = {}
+  for _, line in ipairs(plan.lines) do actions[line.one.id] = line.action end
+  if meanwhile then meanwhile() end
+  assert(orphans.apply(plan))
+  table.sort(gone)
+  return actions, gone
+end
+
+function TestPrune.test_how_old_an_upload_is()
+  local old, young = NOW - 2 * DAY, NOW - DAY + 1
+  local all = {
+    { began = old }, { began = young }, { began = old, touched = young }, { began = old, touched = old }, {},
+    { touched = old }, { touched = young }, { began = old, gone = true },
+  }
+  local actions, gone = with_uploads(all)
+  lu.assertEquals(actions, { "delete", "keep", "keep", "delete", "leave", "delete", "keep" })
+  lu.assertEquals(gone, { 1, 4, 6 })
+  -- The store's clock is two days behind ours: nothing is old for it.
+  lu.assertEquals(select(2, with_uploads(all, -2 * DAY)), {})
+end
+
+function TestPrune.test_an_upload_that_goes_on_meanwhile()
+  local all = { { began = NOW - 2 * DAY }, { began = NOW - 2 * DAY }, { began = NOW - 2 * DAY } }
+  local _, gone = with_uploads(all, 0, function() all[1].touched, all[3].gone = NOW, true end)
+  lu.assertEquals(gone, { 2 })
 end
 
 return { TestPrune = TestPrune }

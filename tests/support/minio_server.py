@@ -85,7 +85,8 @@ class MinioServers:
         while True:
             try:
                 return signed("PUT", f"{url}/{bucket}", headers={"x-amz-bucket-object-lock-enabled": "true"} if lock else {})
-            except RuntimeError as error:
-                if time.monotonic() > end or ": 503: " not in str(error):
+            except (RuntimeError, ConnectionError) as error:
+                starting = isinstance(error, ConnectionError) or ": 503: " in str(error)
+                if time.monotonic() > end or not starting:
                     raise
                 time.sleep(0.1)

@@ -18,7 +18,9 @@ def stem(item, when, style="standard"):
 def manifest(key, data=DATA, **more):
     """The text of the manifest of an archive."""
     stamp = "2026-01-01T00:00:00Z"
+    suffix = key[key.index(".", key.rindex("/") + 1):]
     found = {"lunark_manifest": 1, "version": "0.1.0", "item": key.split("/")[0], "key": key, "kind": "program",
+             "suffix": suffix,
              "time": stamp, "started": stamp, "ended": stamp, "run": "0", "host": "h", "size": len(data),
              "sha256": hashlib.sha256(data).hexdigest(), "checked": True, "warning_count": 0, "unreadable": 0, **more}
     return json.dumps(found)

@@ -44,7 +44,7 @@ static void read_begins(lua_State *L, struct lk_expected *expected)
 
 int lk_stream_verify_method(lua_State *L)
 {
-    static const char *const keys[] = {"sha256", "size", "begins", "name", NULL};
+    static const char *const keys[] = {"sha256", "size", "most", "begins", "name", NULL};
     struct lk_runtime *runtime = lk_runtime_of(L);
     struct lk_expected expected = {.size = LK_ANY_SIZE};
     struct lk_error err;
@@ -57,6 +57,7 @@ int lk_stream_verify_method(lua_State *L)
     lua_Integer size = lk_opt_integer(L, 2, "size", 0, LUA_MAXINTEGER, -1);
     if (size >= 0)
         expected.size = (uint64_t)size;
+    expected.most = (uint64_t)lk_opt_integer(L, 2, "most", 0, LUA_MAXINTEGER, 0);
     read_hash(L, &expected);
     read_begins(L, &expected);
     const char *name = lk_opt_string(L, 2, "name", &len);

@@ -90,6 +90,12 @@ static int pump(struct verify *verify, struct lk_error *err)
             lk_chunk_unref(chunk);
             return wrong_size(verify, "at least ", err);
         }
+        if (verify->expected.most && verify->bytes > verify->expected.most) {
+            lk_chunk_unref(chunk);
+            return lk_error_set(err, LK_CORRUPT,
+                                "%s holds more than the %" PRIu64 " bytes that it may have",
+                                verify->expected.name, verify->expected.most);
+        }
         if (check_begin(verify, chunk, false, err) < 0) {
             lk_chunk_unref(chunk);
             return -1;

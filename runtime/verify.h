@@ -18,6 +18,7 @@ struct lk_begin {
 
 struct lk_expected {
     uint64_t size; /* LK_ANY_SIZE = not known */
+    uint64_t most; /* more bytes are LK_CORRUPT at once; 0 = any number */
     bool hashed;   /* sha256 is set */
     unsigned char sha256[32];
     struct lk_begin begins[LK_BEGINS_MAX]; /* one of which it begins with */

@@ -95,7 +95,8 @@ local function is_tar(backup, expected)
 end
 
 local ENTRY = 512 -- what an entry counts for beside its data
-local RATIO = 250 -- of an archive of which nothing is known; what is larger than 256 MiB counts
+local RATIO = 250 -- of what nothing is known of
+local RATIO_FROM = 256 * 1024 * 1024 -- less than this may have any
 
 -- What an archive may unpack to: as much as its manifest says, or what is usual.
 local function limits(expected, options)
@@ -128,25 +129,28 @@ local function extract(stream, expected, options)
     local at = extraction:progress()
     return { read = at.bytes, files = at.files }
   end) or nil
-  local result
-  result, err = extraction:wait()
-  if not result and err.kind == "corrupt" and err.message:find("^the archive [hg]") then
-    err.hint = "if it is what it should be, raise --max-size or --max-ratio"
-  end
-  return result, err
+  return extraction:wait()
 end
 
 -- A program's output as it was: what it unpacks to is compared with its manifest, too.
 local function plain_output(stream, backup, expected, options)
   local plain = backup.suffix:find("%.gz$") and stream:gunzip() or stream
-  local size = options.max_size == nil and expected.kind and expected.raw_size or nil
-  return size and plain:verify { size = size, name = backup.key } or plain
+  local size, most = expected.kind and expected.raw_size, options.max_size
+  local ratio = options.max_ratio or RATIO
+  if not most and not size and ratio > 0 and backup.size then
+    most = math.max(RATIO_FROM, math.floor(backup.size * ratio))
+  end
+  return (size or most) and plain:verify { size = size or nil, most = most, name = backup.key } or plain
 end
 
-local function name_file(part, path, options)
+-- The complete file gets its name, unless what is there stays: true, or false for that.
+local function name_file(part, path, backup, options)
+  local there = fs.lstat(path)
   local existing = options.existing or options.overwrite and "replace" or "error"
-  if existing ~= "replace" and fs.lstat(path) then
+  if there and existing == "error" then
     return nil, sys.error { kind = "conflict", message = path .. " exists in the target" }
+  elseif there and (existing == "skip" or existing == "keep-newer" and there.mtime > (backup.time or 0)) then
+    return false, fs.unlink(part)
   end
   return fs.rename(part, path)
 end
@@ -167,14 +171,15 @@ local function write_file(plain, into, backup, options)
     ok, err = handle:sync()
   end
   if ok then
-    ok, err = name_file(part, path, options)
+    ok, err = name_file(part, path, backup, options)
   end
-  if not ok then
+  if ok == nil then
     fs.unlink(part)
     return nil, err
   end
   return {
-    files = 1, directories = 0, links = 0, others = 0, skipped = 0, bytes = bytes, warnings = {}, path = path,
+    files = ok and 1 or 0, directories = 0, links = 0, others = 0, skipped = ok and 0 or 1,
+    bytes = ok and bytes or 0, warnings = {}, path = path,
   }
 end
 
@@ -203,6 +208,9 @@ local function unpack_into(stream, backup, expected, options)
   if not result and err.kind == "corrupt" then
     if not err.message:find(backup.key, 1, true) then
       err.message = ("%s is damaged: %s"):format(backup.key, err.message)
+    end
+    if err.message:find("may have$") or err.message:find("times its size") then
+      err.hint = "if it is what it should be, raise --max-size or --max-ratio"
     end
     err.hint = err.hint or "what was restored can't be trusted; restore another backup with --at"
   end

@@ -38,6 +38,7 @@ function Stream:limit(bytes_per_second) end
 ---@class lunark.VerifyOptions
 ---@field sha256? string 64 hexadecimal digits
 ---@field size? integer bytes
+---@field most? integer bytes; more are corrupt at once
 ---@field begins? string[] at most 16 bytes each; fails at once (io) when it begins with none of them
 ---@field name? string of the object, for the message; default "the stream"
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """What lunark restore does with names, owners, modes, files that are there, free space and standard output."""
 import glob
+import gzip
 import json
 import os
 import re
@@ -155,6 +156,30 @@ return require("lunark.policy") {
         self.assertNotIn("warn", archive.stderr)
         failed = self.lunark("restore", "--from", self.path("files"), "--to-stdout", status=2)
         self.assertIn("is an archive of files", failed.stderr)
+
+    def test_output_that_is_there_or_too_large(self):
+        os.makedirs(self.store)
+        os.makedirs(self.into)
+        with gzip.open(self.store + "/db.dump.gz", "wb") as file:
+            file.write(b"new")
+        os.utime(self.write("into/db.dump", "old"), (4000000000, 4000000000))
+        for existing, status, content, skipped in (("error", 1, "old", None), ("skip", 0, "old", 1),
+                                                   ("keep-newer", 0, "old", 1), ("replace", 0, "new", 0)):
+            done = self.lunark("restore", "--from", self.store + "/db.dump.gz", "--into", self.into, "--existing", existing,
+                               "--json", status=status)
+            with open(self.into + "/db.dump", encoding="utf-8") as file:
+                self.assertEqual(content, file.read(), existing)
+            self.assertEqual(skipped, json.loads(done.stdout).get("skipped"))
+            self.assertEqual(["db.dump"], os.listdir(self.into))
+        with gzip.open(self.store + "/bomb.gz", "wb") as file:
+            for _ in range(300):
+                file.write(bytes(1 << 20))
+        for more in ((), ("--max-size", "10M")):
+            failed = self.lunark("restore", "--from", self.store + "/bomb.gz", "--into", self.path("other"), *more, status=4)
+            self.assertRegex(failed.stderr, r"more than the \d+ bytes that it may have")
+            self.assertIn("--max-ratio", failed.stderr)
+            self.assertEqual([], os.listdir(self.path("other")))
+        self.lunark("restore", "--from", self.store + "/bomb.gz", "--into", self.path("other"), "--max-ratio", "0")
 
     def test_killed_in_the_middle_leaves_no_half_file(self):
         for number in range(6):

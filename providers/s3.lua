@@ -20,6 +20,10 @@ local PART_HASH = {
   crc32c = { "sha256", "crc32c" }, md5 = { "sha256", "md5" }, none = { "sha256" },
 }
 
+local NO_ETAG = "%s: the answer has no ETag"
+-- A store over a folder gives no ETag for files that others have put there.
+local NO_OBJECT = "%s: the answer has neither ETag nor Last-Modified"
+
 local Store = {}
 Store.__index = Store
 
@@ -210,7 +214,7 @@ function Store:put(key, body, meta, how)
     return nil, err
   end
   local etag = checks.plain(response.headers["etag"])
-  if not etag then return upload.not_the_store("put", "%s: the answer has no ETag", key) end
+  if not etag then return upload.not_the_store("put", NO_ETAG, key) end
   ok, err = checks.etag(response, etag, md5, key)
   if not ok then return nil, err end
   return {
@@ -253,7 +257,11 @@ function Store:get(key, range)
   response, err = self:send { op = "get", method = "GET", key = key, headers = headers, sink = "stream" }
   if not response then return nil, err end
   local info = info_of(response.headers)
-  if not range then return response.stream, info end
+  if not range then
+    if info.etag or info.mtime then return response.stream, info end
+    response.stream:close()
+    return upload.not_the_store("get", NO_OBJECT, key)
+  end
   local first, whole = (response.headers["content-range"] or ""):match("^bytes (%d+)%-%d+/(%d+)$")
   if response.status ~= 206 or math.tointeger(tonumber(first)) ~= (range[1] or 0) then
     response.stream:close()
@@ -275,6 +283,7 @@ function Store:head(key)
   response, err = self:send { op = "head", method = "HEAD", key = key }
   if not response then return nil, err end
   local info = info_of(response.headers)
+  if not info.etag and not info.mtime then return upload.not_the_store("head", NO_OBJECT, key) end
   info.key = key
   return info
 end
@@ -316,6 +325,9 @@ end
 -- The facts are that a marker stands now for what is an old version from here on.
 local function delete_one(self, key)
   local response, err = self:send { op = "delete", method = "DELETE", key = key }
+  if response and (response.body or "") ~= "" then
+    return upload.not_the_store("delete", "%s: the answer has a body, none expected", key)
+  end
   if response then return true, { versions = response.headers["x-amz-delete-marker"] == "true" or nil } end
   if err.code == "NoSuchKey" then return true, {} end
   return nil, err

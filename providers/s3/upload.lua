@@ -291,6 +291,9 @@ function Upload:abort()
   local response, err = self.store:send {
     op = "abort", method = "DELETE", key = self.key, query = { { "uploadId", self.id } },
   }
+  if response and (response.body or "") ~= "" then
+    return upload.not_the_store("abort", "%s: the answer has a body, none expected", self.key)
+  end
   if response or err.code == "NoSuchUpload" then return true end
   return nil, err
 end

@@ -2,11 +2,13 @@
 """The examples of docs/policies.md and docs/providers.md, taken out of them and run as they stand."""
 import glob
 import gzip
+import json
 import os
 import re
 import shutil
 import sys
 import time
+import types
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import servers  # noqa: E402
@@ -93,6 +95,34 @@ class Providers(Case):
             file.write(bytes([byte[0] ^ 1]))
         self.lunark("verify", url, "--data", "all", status=4, env=env)
         self.lunark("restore", "--from", url, "--item", "src", "--into", self.path("bad"), status=4, env=env)
+
+    def test_retry_and_rate_are_the_librarys(self):
+        """The provider has no word of them."""
+        running = servers.Servers(self.path())
+        self.addCleanup(running.stop)
+        running.webdav()
+        self.write("mine/providers/webdav.lua", examples("providers.md")[-1])
+        env = {name: running.env[name] for name in ("WEBDAV_USER", "WEBDAV_PASSWORD")}
+        env["LUNARK_PATH"] = self.path("mine")
+        endpoint = running.env["LUNARK_TEST_WEBDAV_URL"].replace("webdav", "http")
+        place = types.SimpleNamespace(endpoint=endpoint, url=lambda *words: "/".join((endpoint, *words)))
+        busy = {"status": 503, "headers": {"retry-after": "1"}}
+        steps = [{"match": {"method": "PUT"}, **busy}, {"match": {"method": "PUT"}, "drop": "reset"},
+                 {"match": {"method": "MOVE"}, **busy}, {"match": {"method": "PROPFIND"}, **busy, "times": 2},
+                 {"match": {"method": "GET"}, **busy}]
+        url = self.between(place, "some", steps).replace("http:", "webdav:")
+        with open(self.write("src/noise"), "wb") as file:
+            file.write(os.urandom(3 << 20))
+        began = time.monotonic()
+        done = self.lunark("backup", "files", self.path("src"), "--to", url, "--limit-rate", "1M", "--log-level", "debug",
+                           env=env)
+        self.assertGreater(time.monotonic() - began, 2.5)
+        self.assertIn("again in", done.stderr)
+        self.lunark("restore", "--from", url, "--into", self.path("into"), env=env)
+        self.assertEqual(describe(self.path("src")), describe(self.path("into") + self.path("src")))
+        with open(self.path("log"), encoding="utf-8") as log:
+            seen = [json.loads(line)["method"] for line in log]
+        self.assertGreaterEqual(seen.count("PUT"), 4, "two objects, and again what was refused")
 
     def test_webdav_with_every_verb(self):
         running = servers.Servers(self.path())

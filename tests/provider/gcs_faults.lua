@@ -5,6 +5,7 @@ local http = require "lunark.http"
 local store = require "lunark.store"
 local stream = require "lunark.core.stream"
 local sys = require "lunark.core.sys"
+local task = require "lunark.task"
 local transfer = require "lunark.transfer"
 
 local faults = dofile "tests/provider/faults.lua"
@@ -65,6 +66,16 @@ local cases = {
   upload_only = function()
     local targets = { { store = s, key = "big" } }
     return transfer.upload(stream.of(noise(3 * MiB + 5)), targets, { part_size = MiB })
+  end,
+  cancel = function()
+    local targets = { { store = s, key = "big" } }
+    local source = stream.of(noise(8 * MiB)):limit(4 * MiB)
+    local running = task.spawn(transfer.upload, source, targets, { part_size = MiB })
+    task.sleep(0.9)
+    task.cancel(running, "enough")
+    local _, err = task.join(running)
+    assert(s:head("big") == nil, "something is there")
+    return nil, err
   end,
   copy = function()
     assert(s:put("from", "bytes"))

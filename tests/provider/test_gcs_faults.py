@@ -390,6 +390,12 @@ class Uploads(Scripted):
             self.assertEqual(result["kind"], "io", result)
             self.assertIn("session", result["hint"])
 
+    def test_cancelled(self):
+        result, seen = self.run_case("cancel", [])
+        self.assertEqual(result["kind"], "cancelled", result)
+        self.assertGreaterEqual(len(self.matching(seen, "PUT", SESSION)), 1)
+        self.assertEqual(len(self.matching(seen, "DELETE", SESSION)), 1)
+
     def test_upload_that_fails_is_ended(self):
         result, seen = self.run_case("upload", [
             dict(answer(403, "forbidden"), match=self.SECOND), dict(answer(499), match={"method": "DELETE"})])

@@ -83,6 +83,21 @@ class Again(Faults):
         self.assertEqual(len(self.matching(seen, "PUT")), 2)
         self.assertGreater(self.seconds, 2)
 
+    def test_retry_after_is_a_date(self):
+        # Of whole seconds: a second may be nearly over.
+        date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 5))
+        result, seen = self.run_case("put", [
+            dict(answer(503, "SlowDown", headers={"retry-after": date}), match={"method": "PUT"})])
+        self.assertTrue(result["ok"], result)
+        self.assertEqual(len(self.matching(seen, "PUT")), 2)
+        self.assertGreater(self.seconds, 2.5)
+
+    def test_abort_that_something_else_answers(self):
+        page = {"status": 200, "body": "<html><body>welcome</body></html>", "times": 2, "match": {"method": "DELETE"}}
+        result, seen = self.looked("upload", [dict(answer(400, "InvalidPart"), match=COMPLETE), page], [])
+        self.assertEqual(result["code"], "InvalidPart")
+        self.assertEqual(len(self.matching(seen, "DELETE", "uploadId=")), 3)
+
     def test_every_step_of_an_upload_is_throttled(self):
         steps = [dict(answer(503, "SlowDown"), match=match, times=2) for match in (BEGIN, SECOND, COMPLETE)]
         result, seen = self.looked("upload", steps, ["big"])
@@ -223,11 +238,13 @@ class Again(Faults):
     def test_somebody_in_between_answers(self):
         """A 200 of something that is no store is not success."""
         page = {"status": 200, "body": "<html><body>welcome</body></html>", "times": 2}
-        for case, match in (("put", {"method": "PUT"}), ("upload", BEGIN), ("upload", SECOND), ("upload", COMPLETE),
+        for case, match in (("put", {"method": "PUT"}), ("head", {"method": "HEAD"}), ("get", {"method": "GET"}),
+                            ("delete", {"method": "DELETE"}), ("upload", BEGIN), ("upload", SECOND), ("upload", COMPLETE),
                             ("copy", {"method": "PUT", "path": "/to"}), ("delete_many", {"method": "POST"})):
             with self.subTest(case, match=str(match)):
                 result, seen = self.run_case(case, [dict(page, match=match)])
-                self.assertTrue(result["ok"], result)
+                # What is not there is asked for until the store says so.
+                self.assertTrue(result["ok"] or case in ("head", "get") and result["kind"] == "not_found", result)
                 self.assertGreaterEqual(len(self.matching(seen, match["method"], match.get("path", ""))), 3)
 
     def test_damage_on_the_way(self):

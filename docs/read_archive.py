@@ -26,6 +26,7 @@ class Archive:
         assert kind == 3, "no footer of lunark"
         flags, self.list_at, size, *_ = struct.unpack("<I6Q", payload)
         assert self.list_at + size == self.end and not flags & 1, "the list is not whole: the members must be walked"
+        self.ordered = flags & 2
         self.blocks = list(self.listed())  # offset and first path of those with records
 
     def member(self, at):  # type, size, bytes of data, payload behind the checksum, all of it
@@ -75,10 +76,11 @@ class Archive:
             member, skip, size = member + length, max(0, skip - raw), size - len(piece)
             yield piece
 
-    def find(self, path):  # of the blocks where it should be, then of all others: archives of several roots have no order
+    def find(self, path):  # in the blocks that can hold it; without an order that is any of them
         key, first = order(path), [order(start) for _, start in self.blocks]
         near = [i for i in range(len(first)) if first[i] <= key <= (first + [key])[i + 1]]
-        for record in (r for i in near + [*range(len(first))] for r in self.records(self.blocks[i][0])):
+        near += [] if self.ordered else range(len(first))
+        for record in (r for i in near for r in self.records(self.blocks[i][0])):
             if record[7] == len(path) and record[0] == path[:4096] and (len(path) <= 4096 or self.whole(record) == path):
                 return record
         raise KeyError(path)

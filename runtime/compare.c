@@ -7,6 +7,8 @@
 #include "beneath.h"
 #include "crypto.h"
 #include "index_reader.h"
+#include "member.h"
+#include "toc.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -98,7 +100,8 @@ static void compare_data(struct compare *c, const struct lk_record *r, int paren
 
 static void compare_stat(struct compare *c, const struct lk_record *r, const struct stat *st)
 {
-    if ((st->st_mode & S_IFMT) != (r->mode & S_IFMT)) {
+    /* Some tars don't say of what type it is that a hard link leads to. */
+    if ((r->mode & S_IFMT) != 0 && (st->st_mode & S_IFMT) != (r->mode & S_IFMT)) {
         differs(c, r, "is of another type after its restore than in the index");
         return;
     }
@@ -168,29 +171,106 @@ static int compare_record(void *arg, const struct lk_record *r)
     return 0;
 }
 
+static int begin(struct compare *c, int root, struct lk_error *err)
+{
+    lk_buf_init(&c->path, 2 * LK_PATH_MAX);
+    c->modes = geteuid() == 0 ? 07777 : 0777;
+    c->piece = malloc(PIECE);
+    if (!c->piece) {
+        return lk_error_set(err, LK_MEMORY, "no memory to compare files");
+    }
+    c->parents = lk_beneath_new(root, err);
+    c->hasher = c->parents ? lk_hasher_new(LK_SHA256, err) : NULL;
+    return c->hasher ? 0 : -1;
+}
+
+static void end(struct compare *c, int root)
+{
+    free(c->piece);
+    lk_beneath_free(c->parents);
+    lk_hasher_free(c->hasher);
+    lk_buf_free(&c->path);
+    if (root >= 0) {
+        close(root);
+    }
+}
+
+static int open_root(const char *directory, struct lk_error *err)
+{
+    int root = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    return root >= 0 ? root : lk_error_errno(err, errno, "directory %s can't be opened", directory);
+}
+
 int lk_compare_block(const char *directory, const void *bytes, size_t len,
                      struct lk_compare_found *found, struct lk_error *err)
 {
-    struct compare c = {.found = found, .modes = geteuid() == 0 ? 07777 : 0777};
+    struct compare c = {.found = found};
     struct lk_index_visitor visitor = {.record = compare_record, .arg = &c};
-    int root = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = -1;
+    int root = open_root(directory, err);
+    int rc = root < 0 ? -1 : begin(&c, root, err);
 
-    if (root < 0) {
-        return lk_error_errno(err, errno, "directory %s can't be opened", directory);
-    }
-    lk_buf_init(&c.path, 2 * LK_PATH_MAX);
-    c.piece = malloc(PIECE);
-    if (!c.piece) {
-        lk_error_set(err, LK_MEMORY, "no memory to compare files");
-    } else if ((c.parents = lk_beneath_new(root, err)) &&
-               (c.hasher = lk_hasher_new(LK_SHA256, err))) {
+    if (rc == 0) {
         rc = lk_block_read(bytes, len, &visitor, err);
     }
-    free(c.piece);
-    lk_beneath_free(c.parents);
-    lk_hasher_free(c.hasher);
-    lk_buf_free(&c.path);
-    close(root);
+    end(&c, root);
+    return rc;
+}
+
+/* --- a tar without index --- */
+
+/* A line of lk_toc as a record without digest. */
+static void compare_line(struct compare *c, const unsigned char *line, size_t len)
+{
+    struct lk_record r = {.path = (const char *)line + LK_TOC_FIXED,
+                          .path_len = len - LK_TOC_FIXED,
+                          .mode = lk_get32(line + 4),
+                          .type = (char)line[8],
+                          .size = lk_get64(line + 9),
+                          .mtime = (int64_t)lk_get64(line + 17),
+                          .mtime_ns = lk_get32(line + 25)};
+
+    r.full_len = r.path_len <= LK_PATH_MAX ? r.path_len : 0;
+    compare_record(c, &r);
+}
+
+static void compare_lines(struct compare *c, const struct lk_chunk *chunk)
+{
+    for (size_t at = 0; at < chunk->len;) {
+        size_t len = 4 + (size_t)lk_get32(chunk->data + at);
+        if (c->parents) {
+            compare_line(c, chunk->data + at, len);
+        } else {
+            c->found->entries++;
+        }
+        at += len;
+    }
+}
+
+int lk_compare_tar(struct lk_pool *pool, const char *directory, struct lk_stream *input,
+                   int in_flight, struct lk_compare_found *found, struct lk_error *err)
+{
+    struct compare c = {.found = found};
+    struct lk_stream *lines = lk_toc(pool, input, in_flight, err);
+    struct lk_chunk *chunk;
+    int root = lines && directory ? open_root(directory, err) : -1;
+    int rc = !lines || (directory && root < 0) ? -1 : 0;
+
+    if (rc == 0 && directory) {
+        rc = begin(&c, root, err);
+    }
+    for (int got = LK_STREAM_DATA; rc == 0 && got == LK_STREAM_DATA;) {
+        got = lk_stream_read(lines, &chunk, err);
+        if (got == LK_STREAM_DATA) {
+            compare_lines(&c, chunk);
+            lk_chunk_unref(chunk);
+        }
+        rc = got < 0 ? -1 : 0;
+    }
+    if (lines) {
+        lk_stream_cancel(lines);
+        lk_stream_unref(lines);
+    }
+    end(&c, root);
     return rc;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * compare.h - compares what was restored beneath a directory with the records of an index, and
- * reads tars that have none. Both block: stage threads only. */
+ * compare.h - compares what was restored beneath a directory with the records of an index, or
+ * with a tar that has none. Both block: stage threads only. */
 #ifndef LK_COMPARE_H
 #define LK_COMPARE_H
 
@@ -20,9 +20,10 @@ struct lk_compare_found {
 int lk_compare_block(const char *directory, const void *bytes, size_t len,
                      struct lk_compare_found *found, struct lk_error *err);
 
-/* Reads a tar, or a tar in gzip, to its end; takes over input. -1: LK_CORRUPT with the place, or
- * what the input failed with. */
-int lk_tar_read(struct lk_pool *pool, struct lk_stream *input, int in_flight, uint64_t *entries,
-                uint64_t *bytes, struct lk_error *err);
+/* Reads a tar, or a tar in gzip, to its end, and compares each entry with what is in the directory,
+ * but for the data (NULL = it is only read, and found->entries counts). Takes over input. -1:
+ * LK_CORRUPT with the place, or what the input failed with. */
+int lk_compare_tar(struct lk_pool *pool, const char *directory, struct lk_stream *input,
+                   int in_flight, struct lk_compare_found *found, struct lk_error *err);
 
 #endif

@@ -20,23 +20,102 @@ static void set_integer(lua_State *L, const char *key, uint64_t value)
     lua_setfield(L, -2, key);
 }
 
+/* --- what differs --- */
+
+struct difference {
+    struct difference *next;
+    size_t path_len;
+    char *message; /* behind the path */
+    char path[];
+};
+
+struct differences {
+    struct lk_compare_found found;
+    struct difference *first, **last;
+    bool no_memory;
+};
+
+static void keep_difference(void *arg, const char *path, size_t len, const char *message)
+{
+    struct differences *all = arg;
+    size_t message_len = strlen(message);
+    struct difference *d = malloc(sizeof *d + len + message_len + 1);
+
+    if (!d) {
+        all->no_memory = true;
+        return;
+    }
+    d->next = NULL;
+    d->path_len = len;
+    d->message = d->path + len;
+    memcpy(d->path, path, len);
+    memcpy(d->message, message, message_len + 1);
+    *all->last = d;
+    all->last = &d->next;
+}
+
+static void differences_init(struct differences *all)
+{
+    all->last = &all->first;
+    all->found.differs = keep_difference;
+    all->found.arg = all;
+}
+
+static void differences_free(struct differences *all)
+{
+    while (all->first) {
+        struct difference *next = all->first->next;
+        free(all->first);
+        all->first = next;
+    }
+}
+
+static void check_memory(struct lk_stage_op *stage, const struct differences *all)
+{
+    if (stage->rc == 0 && all->no_memory)
+        stage->rc = lk_error_set(&stage->err, LK_MEMORY, "no memory for what differs");
+}
+
+static int push_differences(lua_State *L, const struct differences *all)
+{
+    lua_Integer n = 0;
+
+    lua_createtable(L, 0, 4);
+    set_integer(L, "entries", all->found.entries);
+    set_integer(L, "files", all->found.files);
+    set_integer(L, "unchecked", all->found.unchecked);
+    lua_newtable(L); /* result findings */
+    for (const struct difference *d = all->first; d; d = d->next) {
+        lua_createtable(L, 0, 2);
+        lua_pushlstring(L, d->path, d->path_len);
+        lua_setfield(L, -2, "path");
+        lua_pushstring(L, d->message);
+        lua_setfield(L, -2, "message");
+        lua_rawseti(L, -2, ++n);
+    }
+    lua_setfield(L, -2, "findings");
+    return 1;
+}
+
 /* --- tar --- */
 
 struct tar {
     struct lk_stage_op stage;
     struct lk_pool *pool;
     struct lk_stream *stream, *cancelled; /* the work's own; and ours, to cancel it */
+    const char *directory;                /* anchored by the user value; NULL = only read */
     int in_flight;
-    uint64_t entries, bytes;
+    struct differences differences;
 };
 
 static void tar_work(struct lk_stage_op *stage)
 {
     struct tar *tar = (struct tar *)stage;
 
-    stage->rc = lk_tar_read(tar->pool, tar->stream, tar->in_flight, &tar->entries, &tar->bytes,
-                            &stage->err);
+    stage->rc = lk_compare_tar(tar->pool, tar->directory, tar->stream, tar->in_flight,
+                               &tar->differences.found, &stage->err);
     tar->stream = NULL;
+    check_memory(stage, &tar->differences);
 }
 
 static void tar_drop(struct tar *tar)
@@ -71,18 +150,17 @@ static int tar_results(lua_State *L, struct lk_op *op)
 
     if (tar->stage.rc < 0)
         return lk_push_error(L, &tar->stage.err);
-    lua_createtable(L, 0, 2);
-    set_integer(L, "entries", tar->entries);
-    set_integer(L, "bytes", tar->bytes);
-    return 1;
+    return push_differences(L, &tar->differences);
 }
 
 static int tar_gc(lua_State *L)
 {
     struct tar *tar = lua_touserdata(L, 1);
 
-    if (!tar->stage.running)
+    if (!tar->stage.running) {
         tar_drop(tar);
+        differences_free(&tar->differences);
+    }
     return 0;
 }
 
@@ -90,10 +168,20 @@ int lk_check_tar(lua_State *L)
 {
     struct lk_runtime *runtime = lk_runtime_of(L);
 
+    struct lk_error err;
+
     lk_check_stream(L, "check.tar", false);
-    struct tar *tar = lua_newuserdatauv(L, sizeof *tar, 0);
+    lua_settop(L, 2);
+    const char *directory = lua_isnil(L, 2) ? NULL : lk_check_path(L, 2, "check.tar");
+    if (directory && lk_caps_check(runtime->caps, LK_CAP_WRITE, directory, &err))
+        return lk_push_error(L, &err);
+    struct tar *tar = lua_newuserdatauv(L, sizeof *tar, 1);
     memset(tar, 0, sizeof *tar);
+    differences_init(&tar->differences);
     luaL_setmetatable(L, TAR_CLASS);
+    lua_pushvalue(L, 2);
+    lua_setiuservalue(L, -2, 1);
+    tar->directory = directory;
     tar->pool = runtime->pool;
     tar->in_flight = lk_gzip_in_flight(runtime->memory, runtime->jobs);
     tar->stage.work = tar_work;
@@ -108,84 +196,36 @@ int lk_check_tar(lua_State *L)
 
 /* --- compare --- */
 
-struct difference {
-    struct difference *next;
-    size_t path_len;
-    char *message; /* behind the path */
-    char path[];
-};
-
 struct compare {
     struct lk_stage_op stage;
     const char *directory, *bytes; /* anchored by user values */
     size_t len;
-    struct lk_compare_found found;
-    struct difference *first, **last;
-    bool no_memory;
+    struct differences differences;
 };
-
-static void keep_difference(void *arg, const char *path, size_t len, const char *message)
-{
-    struct compare *compare = arg;
-    size_t message_len = strlen(message);
-    struct difference *d = malloc(sizeof *d + len + message_len + 1);
-
-    if (!d) {
-        compare->no_memory = true;
-        return;
-    }
-    d->next = NULL;
-    d->path_len = len;
-    d->message = d->path + len;
-    memcpy(d->path, path, len);
-    memcpy(d->message, message, message_len + 1);
-    *compare->last = d;
-    compare->last = &d->next;
-}
 
 static void compare_work(struct lk_stage_op *stage)
 {
     struct compare *compare = (struct compare *)stage;
 
-    stage->rc = lk_compare_block(compare->directory, compare->bytes, compare->len, &compare->found,
-                                 &stage->err);
-    if (stage->rc == 0 && compare->no_memory)
-        stage->rc = lk_error_set(&stage->err, LK_MEMORY, "no memory for what differs");
+    stage->rc = lk_compare_block(compare->directory, compare->bytes, compare->len,
+                                 &compare->differences.found, &stage->err);
+    check_memory(stage, &compare->differences);
 }
 
 static int compare_results(lua_State *L, struct lk_op *op)
 {
     struct compare *compare = (struct compare *)op;
-    lua_Integer n = 0;
 
     if (compare->stage.rc < 0)
         return lk_push_error(L, &compare->stage.err);
-    lua_createtable(L, 0, 4);
-    set_integer(L, "entries", compare->found.entries);
-    set_integer(L, "files", compare->found.files);
-    set_integer(L, "unchecked", compare->found.unchecked);
-    lua_newtable(L); /* result findings */
-    for (const struct difference *d = compare->first; d; d = d->next) {
-        lua_createtable(L, 0, 2);
-        lua_pushlstring(L, d->path, d->path_len);
-        lua_setfield(L, -2, "path");
-        lua_pushstring(L, d->message);
-        lua_setfield(L, -2, "message");
-        lua_rawseti(L, -2, ++n);
-    }
-    lua_setfield(L, -2, "findings");
-    return 1;
+    return push_differences(L, &compare->differences);
 }
 
 static int compare_gc(lua_State *L)
 {
     struct compare *compare = lua_touserdata(L, 1);
 
-    while (compare->first) {
-        struct difference *next = compare->first->next;
-        free(compare->first);
-        compare->first = next;
-    }
+    differences_free(&compare->differences);
     return 0;
 }
 
@@ -200,7 +240,7 @@ int lk_check_compare(lua_State *L)
         return lk_push_error(L, &err);
     struct compare *compare = lua_newuserdatauv(L, sizeof *compare, 2);
     memset(compare, 0, sizeof *compare);
-    compare->last = &compare->first;
+    differences_init(&compare->differences);
     luaL_setmetatable(L, COMPARE_CLASS);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
@@ -209,8 +249,6 @@ int lk_check_compare(lua_State *L)
     compare->directory = directory;
     compare->bytes = bytes;
     compare->len = len;
-    compare->found.differs = keep_difference;
-    compare->found.arg = compare;
     compare->stage.work = compare_work;
     compare->stage.op.cancel = lk_stage_wait;
     compare->stage.op.results = compare_results;

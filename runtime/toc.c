@@ -119,8 +119,6 @@ static int read_entries(struct toc *toc, struct lk_error *err)
         int rc = archive_read_next_header(toc->archive, &entry);
         if (rc == ARCHIVE_EOF && !toc->ended)
             return flush(toc, err);
-        if (rc == ARCHIVE_RETRY)
-            continue;
         if (rc != ARCHIVE_OK && rc != ARCHIVE_WARN)
             return parse_error(toc, err);
         if (add_line(toc, entry, err) < 0)

@@ -42,8 +42,8 @@ function Result:damage(what, message, first, last, path)
 end
 
 --- Notes what is no damage, and should be known.
-function Result:warn(what, message)
-  self.findings[#self.findings + 1] = { what = what, message = message, warning = true }
+function Result:warn(what, message, path)
+  self.findings[#self.findings + 1] = { what = what, message = message, warning = true, path = path }
 end
 
 --- Notes what was looked at.

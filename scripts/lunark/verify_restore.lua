@@ -4,6 +4,7 @@
 
 local check = require "lunark.core.check"
 local exit = require "lunark.exit"
+local fetch = require "lunark.fetch"
 local file = require "lunark.file"
 local fs = require "lunark.fs"
 local index = require "lunark.verify_index"
@@ -132,6 +133,22 @@ local function compare_file(result, path)
   return { entries = 1, files = 1, unchecked = 0 }
 end
 
+-- Without an index: with a second reading of the tar. It may have a path twice, of which the last counts, so
+-- what differs is no more than a warning.
+local function compare_tar(store, result, into)
+  local reader, err = fetch.open(store, result.key, { size = result.size })
+  if not reader then
+    return nil, err
+  end
+  local _ <close> = reader
+  local found
+  found, err = check.tar(reader.stream, into)
+  for _, finding in ipairs(found and found.findings or {}) do
+    result:warn("restore", finding.message, finding.path)
+  end
+  return found and { entries = found.entries, files = found.files, unchecked = found.unchecked }, err
+end
+
 -- What the network did is told from what happened here.
 local function judge(result, err)
   if err.kind == "corrupt" then
@@ -169,11 +186,13 @@ function drill.run(store, result, backup, options)
   if not restored then
     return judge(result, err)
   end
-  local counts = { entries = restored.files, files = 0, unchecked = restored.files }
+  local counts
   if restored.path then
     counts = compare_file(result, restored.path)
   elseif result.footer and result.index_whole then
     counts, err = compare(result, into)
+  else
+    counts, err = compare_tar(store, result, into)
   end
   if not counts then
     return judge(result, err)

@@ -66,11 +66,20 @@ function Check:progress() end
 --- Cancels. Idempotent.
 function Check:close() end
 
---- Reads a tar of any tool, or one in gzip, to its end; parks.
+---@class lunark.check.Compared
+---@field entries integer that are as they should be
+---@field files integer of them files whose SHA-256 was compared
+---@field unchecked integer
+---@field findings table[] {path, message}
+
+--- Reads a tar of any tool, or one in gzip, to its end; parks. With a directory (needs write for it) each
+--- entry
+--- is compared with what was restored there, but for the data.
 ---@param stream lunark.Stream is taken over
----@return { entries: integer, bytes: integer }|nil
+---@param directory string|nil
+---@return lunark.check.Compared|nil
 ---@return lunark.Error|nil err kind corrupt, or the stream's
-function check.tar(stream) end
+function check.tar(stream, directory) end
 
 --- Compares what was restored into a directory with the records of an index block; parks. Needs write for it.
 ---@param directory string

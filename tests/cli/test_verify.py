@@ -440,6 +440,8 @@ class Restore(Verify):
         found = [one for one in self.drill() if not one.get("latest")]
         self.assertEqual([("db", "unverified"), ("out", "ok")], [(one["item"], one["state"]) for one in found])
         self.assertEqual({"restore"}, {one["checked"][-1] for one in found})
+        self.assertEqual({"entries": 11, "files": 0, "unchecked": 0}, found[0]["restored"])
+        self.assertEqual(1, len(found[0]["findings"]), found[0]["findings"])
 
     def test_ended_by_a_signal_or_a_timeout(self):
         archive = self.backup(files=10, big=60 << 20)

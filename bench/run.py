@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Comparisons with peers: medians, ratios and sizes, both sides in turn in one run.
 
-run.py [local] [s3] [upload] [line] [restore] [verify] [memory] [cgroup] [start] [limits] [prune]     (all of them without a name)
+run.py [local] [s3] [upload] [line] [restore] [verify] [memory] [cgroup] [start] [limits] [prune] [index]     (all of them without a name)
 
 BENCH_TREE    the tree to back up (default /usr/share), read once before so that it is in the page cache
 BENCH_ROUNDS  rounds of each pair (default 5)
@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 
+import index
 import prune
 import upload
 from measure import CACHE, ENV, LUNARK, RCLONE, ROUNDS, Failed, head, pair, row, run, size
@@ -34,10 +35,10 @@ MEMORY_GROUP = "/sys/fs/cgroup/memory"
 class S3:
     """versitygw over a folder, ended by pid."""
 
-    def __init__(self, scratch):
+    def __init__(self, scratch, *options):
         self.servers = servers.Servers(os.path.join(scratch, "s3"))
         os.makedirs(self.servers.scratch, exist_ok=True)
-        self.servers.versitygw(["ours", "theirs"])
+        self.servers.versitygw(["ours", "theirs"], *options)
         found = self.servers.env
         self.data, self.endpoint = found["LUNARK_TEST_S3_DATA"], found["AWS_ENDPOINT_URL"]
         access, secret, region = (found[n] for n in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"))
@@ -247,6 +248,14 @@ def bench_limits(scratch):
     os.unlink(tar)
 
 
+def bench_index(scratch):
+    server = S3(scratch, "--keep-alive")
+    try:
+        index.bench(scratch, server)
+    finally:
+        server.stop()
+
+
 def bench_prune(scratch):
     server = S3(scratch)
     try:
@@ -258,7 +267,8 @@ def bench_prune(scratch):
 def main():
     benches = {"local": bench_local, "s3": bench_s3, "upload": upload.loopback, "line": upload.line, "restore": bench_restore,
                "verify": bench_verify, "memory": bench_memory,
-               "cgroup": bench_cgroup, "start": bench_start, "limits": bench_limits, "prune": bench_prune}
+               "cgroup": bench_cgroup, "start": bench_start, "limits": bench_limits, "prune": bench_prune,
+               "index": bench_index}
     names = sys.argv[1:] or list(benches)
     for name in names:
         if name not in benches:

@@ -73,6 +73,27 @@ archive.extract = core.extract
 ---@return table? err
 archive.estimate = core.estimate
 
+--- What is in an archive in a store: `for record, err in archive.contents(store, key)`, by its index, or by
+--- reading one that has none. The last turn gives false and an error if it could not go on.
+---@param store table lunark.store
+---@param key string
+---@param globs string[]|nil only what one of them matches, as `select` of extract
+---@return fun(): lunark.index.Record|false|nil, table|nil
+function archive.contents(store, key, globs)
+  return require "lunark.contents".each(store, { key = key }, globs)
+end
+
+--- Chosen entries of an archive in a store as a tar, for extract, by ranged reads of what holds them; each is
+--- compared with the index.
+---@param store table lunark.store
+---@param key string
+---@param globs string[] as `select` of extract
+---@return lunark.Pieces|nil to-be-closed, with `stream`
+---@return table? err `index`: the archive has none, or a wrong one; it can be extracted whole, with `select`
+function archive.pieces(store, key, globs)
+  return require "lunark.pieces".open(store, key, nil, globs)
+end
+
 --- The compression engines that are built in and that this CPU can run.
 ---@return table<string, string> engines name to version
 archive.engines = core.engines

@@ -15,10 +15,14 @@ local paths = {}
 ---@field whole fun(options: table): table|nil, table|nil reads all of it
 ---@field pieces fun(options: table): table|nil, table|nil reads what its index says; err.index: read it whole
 
--- A path as a glob that matches nothing else.
-local function literal(path)
+--- A path as a glob that matches it and what is below it.
+---@param path string
+---@return string
+function paths.literal(path)
   return (path:gsub("[*?%[\\]", "\\%0"))
 end
+
+local literal = paths.literal
 
 -- Where a member goes by the options, as the extraction has it.
 local function place_of(path, options)

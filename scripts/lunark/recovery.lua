@@ -2,6 +2,7 @@
 -- The job of a policy's restore: finds backups in a store, reads them into folders, and collects what is to
 -- be told in the end. Needs lunark.restore and an opened lunark.store; docs/policies.md has the contract.
 
+local contents = require "lunark.contents"
 local list = require "lunark.list"
 local log = require "lunark.log"
 local progress = require "lunark.progress"
@@ -65,20 +66,31 @@ function Job:expected(backup)
   return restore.expected(self.store, backup)
 end
 
---- Reads a backup into a folder. When this returns a result, size and SHA-256 were those of its manifest.
+--- Reads a backup into a folder. When this returns a result, size and SHA-256 were those of its manifest;
+--- with globs, those of each file in the archive's index.
 ---@param backup lunark.list.Backup
 ---@param expected table as Job:expected gives it
 ---@param into string
+---@param globs string[]|nil only what one of them matches, of an archive
 ---@return table|nil result {files, directories, bytes, path}
 ---@return table|nil err
-function Job:read(backup, expected, into)
+function Job:read(backup, expected, into, globs)
   local result, err = restore.read(self.store, backup, expected, {
-    into = into, overwrite = true, owner = "none", progress = self.progress, limit_rate = self.limit_rate,
+    into = into, path = globs, overwrite = true, owner = "none", progress = self.progress,
+    limit_rate = self.limit_rate,
   })
   if result then
     self.warnings = self.warnings + #(result.warnings or {})
   end
   return result, err
+end
+
+--- What is in an archive: `for record, err in job:contents(backup, globs)`, see lunark.contents.
+---@param backup lunark.list.Backup
+---@param globs string[]|nil
+---@return fun(): lunark.index.Record|false|nil, table|nil
+function Job:contents(backup, globs)
+  return contents.each(self.store, backup, globs)
 end
 
 --- Shows that a program is waited for, until the handle is closed.

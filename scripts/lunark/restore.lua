@@ -3,6 +3,7 @@
 -- Needs lunark.archive, lunark.file, lunark.fs and lunark.store objects.
 
 local archive = require "lunark.archive"
+local contents = require "lunark.contents"
 local exit = require "lunark.exit"
 local fetch = require "lunark.fetch"
 local file = require "lunark.file"
@@ -298,6 +299,55 @@ local function read_paths(store, backup, expected, options)
   }, options)
 end
 
+-- The one file that globs select.
+local function find_one(store, backup, globs)
+  local one
+  for record, err in contents.each(store, backup, globs) do
+    if record == false then
+      return nil, exit.unreachable(err)
+    elseif record.type == "0" and not one then
+      one = record
+    elseif record.type == "1" or record.type == "2" then
+      return usage(("%s is a link in %s"):format(record.path, backup.key), "restore it with --into")
+    elseif record.type ~= "5" then
+      return usage(("several files of %s match, among them %s and %s"):format(backup.key, one and one.path
+        or record.path, record.path), "standard output takes one; restore them with --into")
+    end
+  end
+  if not one then
+    return nil, exit.with(sys.error {
+      kind = "not_found", hint = "lunark list --files shows what is in it",
+      message = ("no file in %s matches %s"):format(backup.key, table.concat(globs, ", ")),
+    }, exit.FAILED)
+  end
+  return one
+end
+
+-- The bytes of one file to standard output. The last ones come when the whole was compared with the index.
+local function read_one(store, backup, _, options)
+  local record, err = find_one(store, backup, options.path)
+  if not record then
+    return nil, err
+  end
+  local opened
+  opened, err = pieces.open(store, backup.key, backup.size, { paths.literal(record.path) }, {
+    limit_rate = options.limit_rate, bare = true,
+  })
+  if not opened and err.index then
+    return usage(("%s: %s: one file of it can't go to standard output"):format(backup.key, err.message),
+      "restore it with --into")
+  elseif not opened then
+    return nil, exit.unreachable(err)
+  end
+  local open <close> = opened
+  local result
+  result, err = write_out(open.stream)
+  if not result and err.kind ~= "corrupt" then
+    err.exit = exit.FAILED
+  end
+  return result, err
+end
+
 --- Reads one backup into a folder: an archive is extracted, other data becomes a file ITEM.SUFFIX, or goes
 --- to standard output. What was read is compared with what it must be before this returns.
 ---@param store table
@@ -307,11 +357,12 @@ end
 ---@return table|nil result {files, directories, links, others, skipped, bytes, warnings, path}
 ---@return table|nil err
 function restore.read(store, backup, expected, options)
-  if options.to_stdout and is_tar(backup, expected) then
+  local tar = is_tar(backup, expected)
+  if options.to_stdout and tar and not options.path then
     return usage(backup.key .. " is an archive of files, and standard output takes one",
-      "restore it with --into")
+      "say which with --path, or restore it with --into")
   end
-  local read = options.path and read_paths or read_whole
+  local read = options.path and (options.to_stdout and tar and read_one or read_paths) or read_whole
   local result, err = read(store, backup, expected,
     setmetatable({ name = backup.item, key = backup.key }, { __index = options }))
   if not result then

@@ -25,7 +25,9 @@ local command = {
       "list", repeated = true, metavar = "GLOB",
       help = "only what matches, with a directory all below it; can be given several times",
     },
-    to_stdout = { "boolean", help = "write a program's output to standard output" },
+    to_stdout = {
+      "boolean", help = "write a program's output, or the one file of --path, to standard output",
+    },
     overwrite = { "boolean", help = "the folder may have something in it, which is replaced" },
     existing = {
       "enum", values = { "error", "skip", "replace", "keep-newer" }, metavar = "WHAT",

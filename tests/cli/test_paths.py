@@ -146,6 +146,36 @@ class Paths(Archive):
         self.assertTrue(os.path.isdir(os.path.join(self.into, self.base, "d1")))
         self.assertIn("--path is empty", self.restore("", status=2).stderr)
 
+    def to_stdout(self, *globs, status=0):
+        words = [word for one in globs for word in ("--path", one)]
+        return self.lunark("restore", "--from", self.store, "--to-stdout", *words, status=status, env=self.env)
+
+    def test_to_stdout(self):
+        self.assertEqual("leaf", self.to_stdout(f"{self.base}/*/leaf").stdout)
+        for message, globs in (("say which with --path", ()), ("several files", (f"{self.base}/d1", f"{self.base}/d2")),
+                               ("is a link", (f"{self.base}/zz*",))):
+            self.assertIn(message, self.to_stdout(*globs, status=2).stderr)
+        self.assertIn("no file in", self.to_stdout("x", status=1).stderr)
+
+    def test_from_a_script(self):
+        script = self.write("s.lua", """
+local archive = require "lunark.archive"
+local store = assert(require("lunark.store").open(arg[1]))
+local count = 0
+for record, err in archive.contents(store, store.key, { "*/d1" }) do
+  assert(record, err)
+  count = count + 1
+end
+print(count)
+local pieces <close> = assert(archive.pieces(store, store.key, { "*/d1/e1" }))
+local done <close> = assert(archive.extract(pieces.stream, { into = arg[2] }))
+print(assert(done:wait()).directories)
+""")
+        allow = [word for kind in ("read", "write") for word in ("--allow", kind + "=*")]
+        out = self.lunark("run", *allow, script, "file://" + self.archive(), self.path("out")).stdout.split()
+        below = sum(len(folders) + len(files) for _, folders, files in os.walk(self.path("tree", "d1")))
+        self.assertEqual([str(below + 1), "3"], out)
+
     def test_what_is_there(self):
         path = f"{self.base}/d1/e1/file 1.txt"
         self.restore(path)

@@ -94,6 +94,15 @@ class Four(RestoreCase):
         self.assertIn("'yesterday' is no time", done.stderr)
         self.from_environment(1, DATABASE="neo4j", FORCE_OVERWRITE="false")
 
+    def test_variables_that_are_empty(self):
+        """As the server's chart has them for values that are null."""
+        self.stored()
+        empty = dict.fromkeys(("TIMESTAMP", "FORCE_OVERWRITE", "PURGE_ON_COMPLETE", "BACKUP_SET_DIR", "HEAP_SIZE"), "")
+        self.from_environment(DATABASE="neo4j", **empty)
+        self.whole("neo4j")
+        self.nothing_left()
+        self.from_environment(1, DATABASE="neo4j", **empty)
+
     def test_one_that_is_there(self):
         self.stored()
         self.old()

@@ -57,7 +57,7 @@ FUZZ     := $(patsubst tests/fuzz/%.c,$(B)/fuzz_%,$(wildcard tests/fuzz/*.c))
 SO       := $(B)/liblunark.so.$(SOVER)
 
 .PHONY: all help check unit lint asan ubsan tsan valgrind demo bench install uninstall clean format rock install-rock tests \
-        fuzz fuzz-targets
+        fuzz fuzz-targets model
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -152,6 +152,12 @@ SECONDS ?= 60
 fuzz:
 	$(MAKE) BUILD=fuzz WERROR=1 fuzz-targets
 	$(PYTHON) tests/fuzz/run.py --seconds $(SECONDS) $(TARGETS)
+
+## model       random commands on a store against a model of it: STEPS of them, SEED repeats (STORE=s3: versitygw)
+STEPS ?= 3000
+STORE ?= local
+model: tests
+	$(PYTHON) tests/cli/test_model.py --steps $(STEPS) --store $(STORE) $(if $(SEED),--seed $(SEED))
 
 ## lint        style as a program can check it: compilers without warnings, format, banned calls, layers, luacheck
 lint:

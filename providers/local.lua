@@ -84,6 +84,19 @@ local function temporary_of(self, path)
   return ("%s/.%s.lunark-%d-%s.tmp"):format(file.dirname(path), name, file.pid, crypto.hex(crypto.random(6)))
 end
 
+-- A temporary file that is removed when the block is left before it has its name (`done`), also by a
+-- cancelled task, which raises where it waits.
+local Temporary = {}
+Temporary.__index = Temporary
+
+function Temporary:__close()
+  if not self.done then self.file.unlink(self.path) end
+end
+
+local function new_temporary(self, path)
+  return setmetatable({ path = temporary_of(self, path), file = self.file }, Temporary)
+end
+
 local function sidecar_of(self, path)
   local file = self.file
   return ("%s/.%s.lunark"):format(file.dirname(path), shortened(self, file.basename(path), 8))
@@ -126,17 +139,16 @@ end
 
 -- Writes a small file to the disk under a temporary name, then renames it.
 local function write_small(self, path, text)
-  local temporary = temporary_of(self, path)
-  local handle, err = self.file.open(temporary, "x", MODE)
+  local temporary <close> = new_temporary(self, path)
+  local handle, err = self.file.open(temporary.path, "x", MODE)
   if not handle then return nil, err end
   local ok
   ok, err = handle:pwrite(text, 0)
   if ok then ok, err = handle:sync() end
   handle:close()
-  if ok then ok, err = self.file.rename(temporary, path) end
-  if ok then return true end
-  self.file.unlink(temporary)
-  return nil, err
+  if ok then ok, err = self.file.rename(temporary.path, path) end
+  temporary.done = ok
+  return ok and true, err
 end
 
 -- Before an object gets its name: the record of the new one first, that of the one still there
@@ -287,18 +299,20 @@ function Upload:abort()
   return true
 end
 
+-- For a block that an upload must not outlive unfinished.
+function Upload:__close()
+  if not self.done then self:abort() end
+end
+
 function Store:put(key, body, meta, how)
   local size = type(body) == "string" and #body or body.size
-  local upload, err = self:begin(key, meta, { exclusive = how and how.exclusive, size = size })
-  if not upload then return nil, err end
+  local begun, err = self:begin(key, meta, { exclusive = how and how.exclusive, size = size })
+  if not begun then return nil, err end
+  local upload <close> = begun
   local part, info
   part, err = upload:part(1, body, 0)
   if part then info, err = upload:finish { part } end
-  if not info then
-    upload:abort()
-    return nil, err
-  end
-  return info
+  return info, err
 end
 
 -- A second name for the same bytes where the file system has that: objects are replaced, never
@@ -307,8 +321,9 @@ function Store:copy(from, to, meta)
   local source, info = self:find(from)
   if not source then return nil, info end
   meta = meta or meta_of(self, source, info)
-  local upload, err = self:begin(to, meta)
-  if not upload then return nil, err end
+  local begun, err = self:begin(to, meta)
+  if not begun then return nil, err end
+  local upload <close> = begun
   self.file.unlink(upload.temporary)
   local ok = self.file.link(source, upload.temporary)
   if not ok then
@@ -322,16 +337,14 @@ function Store:copy(from, to, meta)
     upload.done = true
     ok, err = sync_names(upload)
   end
-  if not ok then
-    upload:abort()
-    return nil, err
-  end
+  if not ok then return nil, err end
   return { size = info.size }
 end
 
 function Store:copy_bytes(source, to, meta, size)
-  local upload, err = self:begin(to, meta, { size = size })
-  if not upload then return nil, err end
+  local begun, err = self:begin(to, meta, { size = size })
+  if not begun then return nil, err end
+  local upload <close> = begun
   local input
   input, err = self.file.open(source, "r")
   local copied, info
@@ -340,11 +353,7 @@ function Store:copy_bytes(source, to, meta, size)
     input:close()
   end
   if copied then info, err = upload:finish { { size = copied, offset = 0 } } end
-  if not info then
-    upload:abort()
-    return nil, err
-  end
-  return info
+  return info, err
 end
 
 -- --- reading ---
@@ -521,14 +530,13 @@ end
 -- Whether anything can be written there at all: a full disk, a quota and a read-only mount are known
 -- before the source is read.
 local function try_writing(self)
-  local path = temporary_of(self, self.root .. "/check")
-  local handle, err = self.file.open(path, "x", MODE)
+  local temporary <close> = new_temporary(self, self.root .. "/check")
+  local handle, err = self.file.open(temporary.path, "x", MODE)
   if not handle then return nil, err end
   local ok
   ok, err = handle:pwrite(("\0"):rep(PROBE), 0)
   if ok then ok, err = handle:sync() end
   handle:close()
-  self.file.unlink(path)
   return ok and true, err
 end
 

@@ -57,6 +57,16 @@ function fs.absolute(path)
   return (here == "/" and "" or here) .. "/" .. path
 end
 
+-- As check, for a call that is about a symbolic link itself, wherever that leads: what counts is the
+-- directory that it is in. A link that was granted by its own path can be looked at, too.
+local function check_name(kind, path, op)
+  local info = type(path) == "string" and not path:find("\0", 1, true) and stat.lstat(path)
+  if not info or stat.S_ISLNK(info.st_mode) == 0 then return check(kind, path, op) end
+  local ok, err = check(kind, fs.dirname(fs.absolute(path)), op)
+  if not ok and kind == "read" then return check(kind, path, op) end
+  return ok, err
+end
+
 --- Joins components with one `/` between them.
 ---@return string
 function fs.join(...)
@@ -101,19 +111,8 @@ local function type_of(mode)
   return "unknown"
 end
 
--- For what is done to a name itself: a link that leads elsewhere is a thing of the folder that it is in.
-local function check_name(kind, path, op)
-  local ok, err = check(kind, path, op)
-  if ok then return true end
-  local info = stat.lstat(path)
-  if info and stat.S_ISLNK(info.st_mode) ~= 0 and check(kind, fs.dirname(fs.absolute(path)), op) then
-    return true
-  end
-  return nil, err
-end
-
-local function stat_with(call, op, path)
-  local ok, err = (call == stat.lstat and check_name or check)("read", path, op)
+local function stat_with(call, op, path, allowed)
+  local ok, err = allowed("read", path, op)
   if not ok then return nil, err end
   local info, message, code = call(path)
   if not info then return failure(op, path, message, code) end
@@ -138,13 +137,13 @@ end
 ---@param path string
 ---@return lunark.fs.Stat?
 ---@return table? err
-function fs.stat(path) return stat_with(stat.stat, "stat", path) end
+function fs.stat(path) return stat_with(stat.stat, "stat", path, check) end
 
 --- As stat, for a link itself.
 ---@param path string
 ---@return lunark.fs.Stat?
 ---@return table? err
-function fs.lstat(path) return stat_with(stat.lstat, "lstat", path) end
+function fs.lstat(path) return stat_with(stat.lstat, "lstat", path, check_name) end
 
 --- True when something is there, links followed.
 ---@param path string
@@ -185,14 +184,16 @@ function fs.readdir(path)
   return kept
 end
 
--- A call on one path that changes something.
-local function change(op, path, call, ...)
-  local ok, err = check("write", path, op)
+local function change_with(allowed, op, path, call, ...)
+  local ok, err = allowed("write", path, op)
   if not ok then return nil, err end
   local done, message, code = call(path, ...)
   if not done then return failure(op, path, message, code) end
   return true
 end
+
+-- A call on one path that changes something.
+local function change(op, path, call, ...) return change_with(check, op, path, call, ...) end
 
 --- Makes one directory.
 ---@param path string
@@ -263,13 +264,7 @@ end
 ---@param path string
 ---@return true?
 ---@return table? err
-function fs.unlink(path)
-  local ok, err = check_name("write", path, "unlink")
-  if not ok then return nil, err end
-  local done, message, code = unistd.unlink(path)
-  if not done then return failure("unlink", path, message, code) end
-  return true
-end
+function fs.unlink(path) return change_with(check_name, "unlink", path, unistd.unlink) end
 
 --- Removes an empty directory.
 ---@param path string
@@ -307,19 +302,15 @@ function fs.chown_all(path, uid, gid)
   return true
 end
 
-local function change_two(op, from, to, call)
-  local ok, err = check("write", from, op)
-  if not ok then return nil, err end
-  return change(op, to, call)
-end
-
 --- Renames; what was at `to` is replaced in one step.
 ---@param from string
 ---@param to string
 ---@return true?
 ---@return table? err
 function fs.rename(from, to)
-  return change_two("rename", from, to, function(path) return stdio.rename(from, path) end)
+  local ok, err = check_name("write", from, "rename")
+  if not ok then return nil, err end
+  return change_with(check_name, "rename", to, function(path) return stdio.rename(from, path) end)
 end
 
 --- Makes a hard link. Fails with conflict when `to` is there.
@@ -328,7 +319,9 @@ end
 ---@return true?
 ---@return table? err
 function fs.link(from, to)
-  return change_two("link", from, to, function(path) return unistd.link(from, path, false) end)
+  local ok, err = check("write", from, "link")
+  if not ok then return nil, err end
+  return change("link", to, function(path) return unistd.link(from, path, false) end)
 end
 
 --- Makes a symbolic link at `path` that holds `target`.
@@ -345,7 +338,7 @@ end
 ---@return string?
 ---@return table? err
 function fs.readlink(path)
-  local ok, err = check("read", path, "readlink")
+  local ok, err = check_name("read", path, "readlink")
   if not ok then return nil, err end
   local target, message, code = unistd.readlink(path)
   if not target then return failure("readlink", path, message, code) end
@@ -412,7 +405,7 @@ function fs.remove_all(path)
   if fs.absolute(path):gsub("/+", "/") == "/" then
     error(sys.error { kind = "usage", op = "fs.remove_all", message = "fs.remove_all: '/' is refused" }, 0)
   end
-  local ok, err = check("write", path, "remove_all")
+  local ok, err = check_name("write", path, "remove_all")
   if not ok then return nil, err end
   return remove(path)
 end

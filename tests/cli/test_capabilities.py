@@ -202,6 +202,26 @@ class WaysRound(Scripts):
             self.refused(f'assert(require("lunark.archive").create {{ roots = {{ "{path}" }} }})', *grants,
                          says="not allowed")
 
+    def test_a_link_itself_wherever_it_leads(self):
+        """It is of the folder that it is in: it can be looked at, renamed and removed, what it leads to can't."""
+        for name, target in (("out", self.secret), ("long", "y" * 300), ("again", self.path("private"))):
+            os.symlink(target, os.path.join(self.open, name))
+        os.symlink(self.open, self.path("private", "in"))
+        done = self.run_script("""
+            local fs, dir, private = require "lunark.fs", arg[1], arg[2]
+            print(assert(fs.lstat(dir .. "/out")).type, assert(fs.readlink(dir .. "/long")):sub(1, 3))
+            print(fs.stat(dir .. "/out"), fs.lstat(private .. "/in").type, fs.unlink(private .. "/in"))
+            print(fs.unlink(dir .. "/out\\0x"), fs.rename(dir .. "/out", private .. "/moved"))
+            assert(fs.rename(dir .. "/out", dir .. "/moved"))
+            assert(fs.unlink(dir .. "/moved"))
+            assert(fs.remove_all(dir))""", f"read={self.open}", f"write={self.open}", args=(self.open, self.path("private")))
+        lines = done.stdout.splitlines()
+        self.assertEqual("link\tyyy", lines[0])
+        self.assertEqual(["nil", "link", "nil"], lines[1].split("\t")[:3])
+        self.assertEqual(["nil", "nil"], lines[2].split("\t")[:2])
+        self.assertFalse(os.path.exists(self.open))
+        self.assertEqual(["in", "secret"], sorted(os.listdir(self.path("private"))))
+
     def test_a_link_that_the_script_makes_itself(self):
         inside, grants = self.open + "/l", ["read=" + self.open, "write=" + self.open]
         make = ('local fs = require "lunark.fs"\n'

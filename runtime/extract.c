@@ -230,6 +230,8 @@ static void extract_stage(void *arg)
         x->error = first;
     if (result == 0)
         result = drain(x);
+    if (result == 0)
+        lk_extract_judge_map(x);
     if (result && x->input)
         lk_stream_cancel(x->input);
     if (result)

@@ -45,6 +45,7 @@ struct lk_extract {
     unsigned strip;
     struct lk_path_map *map; /* owned, with its texts */
     size_t map_count;
+    uint64_t *map_used;       /* members that each has named */
     struct lk_select *select; /* NULL = all */
     uint64_t max_bytes;
     unsigned max_ratio;
@@ -82,6 +83,8 @@ int lk_extract_spend(struct lk_extract *x, uint64_t bytes);
 int lk_extract_take_map(struct lk_extract *x, const struct lk_path_map *map, size_t count,
                         struct lk_error *err);
 void lk_extract_free_map(struct lk_extract *x);
+/* Warns of maps that have named nothing. */
+void lk_extract_judge_map(struct lk_extract *x);
 /* Where a member path (`what` for messages) goes: 0 and *out, 1 = it is left out, -1. */
 int lk_extract_name(struct lk_extract *x, const char *path, const char *what, struct lk_buf *out);
 /* extract_place.c. The path for messages. */

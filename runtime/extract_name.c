@@ -32,7 +32,8 @@ int lk_extract_take_map(struct lk_extract *x, const struct lk_path_map *map, siz
     if (count == 0)
         return 0;
     x->map = calloc(count, sizeof *x->map);
-    if (!x->map)
+    x->map_used = calloc(count, sizeof *x->map_used);
+    if (!x->map || !x->map_used)
         return lk_error_set(err, LK_MEMORY, "no memory for %zu maps", count);
     for (; x->map_count < count; x->map_count++) {
         struct lk_path_map *kept = &x->map[x->map_count];
@@ -55,13 +56,22 @@ void lk_extract_free_map(struct lk_extract *x)
         free((char *)(uintptr_t)x->map[i].to);
     }
     free(x->map);
+    free(x->map_used);
     x->map = NULL;
+    x->map_used = NULL;
     x->map_count = 0;
 }
 
-/* out from `first` on is `to` and, behind it, `rest`. */
-static int rename_to(struct lk_extract *x, struct lk_buf *out, size_t first, const char *to,
-                     const char *rest)
+void lk_extract_judge_map(struct lk_extract *x)
+{
+    for (size_t i = 0; i < x->map_count; i++)
+        if (x->map_used[i] == 0)
+            lk_stats_warn(&x->stats, LK_WARN_SKIPPED, x->map[i].from,
+                          "nothing is at or below it that is mapped");
+}
+
+/* out becomes `to` and, behind it, `rest`, which may be in it. */
+static int rename_to(struct lk_extract *x, struct lk_buf *out, const char *to, const char *rest)
 {
     x->mapped.len = 0;
     rest += *rest == '/';
@@ -69,7 +79,7 @@ static int rename_to(struct lk_extract *x, struct lk_buf *out, size_t first, con
         (*to && *rest && lk_buf_add(&x->mapped, "/", 1, &x->error)) ||
         lk_buf_add(&x->mapped, rest, strlen(rest), &x->error))
         return -1;
-    out->len = first;
+    out->len = 0;
     return lk_buf_add(out, x->mapped.data ? x->mapped.data : "", x->mapped.len, &x->error);
 }
 
@@ -82,8 +92,10 @@ int lk_extract_name(struct lk_extract *x, const char *path, const char *what, st
         size_t len = strlen(x->map[i].from);
         char after = len < out->len ? out->data[len] : 0;
         if (len <= out->len && memcmp(out->data, x->map[i].from, len) == 0 &&
-            (len == 0 || after == '/' || after == 0))
-            return rename_to(x, out, 0, x->map[i].to, out->data + len);
+            (len == 0 || after == '/' || after == 0)) {
+            x->map_used[i]++;
+            return rename_to(x, out, x->map[i].to, out->data + len);
+        }
     }
     if (x->strip == 0)
         return 0;
@@ -94,5 +106,5 @@ int lk_extract_name(struct lk_extract *x, const char *path, const char *what, st
             return 1;
         rest++;
     }
-    return rename_to(x, out, 0, "", rest);
+    return rename_to(x, out, "", rest);
 }

@@ -51,6 +51,18 @@ class Ranges(Case):
         self.assertEqual("bytes=0-2097151", ranges[0])
         self.assertIn("bytes=2097152-4194303", ranges)
 
+    def other_store(self, kind, url):
+        env = {k: v for k, v in self.serve(kind).env.items() if k.startswith(("AWS_", "AZURE_", "STORAGE_", "GOOGLE_"))}
+        self.lunark("backup", "files", self.tree, "--to", url, "--name", "n", env=env)
+        self.lunark("restore", "--from", url, "--into", self.into, env=env)
+        self.assertEqual(describe(self.tree), describe(self.into + self.tree))
+
+    def test_azure(self):
+        self.other_store("azurite", "azure://bucket/p")
+
+    def test_google(self):
+        self.other_store("fakegcs", "gs://bucket/p")
+
     def test_connections_that_break(self):
         get = {"method": "GET", "path": r"\.tar\.gz"}
         steps = [{"match": get, "times": 4, "forward": True, "close_after": 700000},

@@ -80,13 +80,15 @@ static void other_names(void **state)
     struct world *w = *state;
     struct extraction e;
     static const struct lk_path_map map[] = {
-        {"/srv/a/./b", "moved/b"}, {"srv/a", "."}, {"srv/gone/", "here//"}};
-    struct lk_extract_options options = {.map = map, .map_count = 3, .strip = 1};
+        {"/srv/a/./b", "moved/b"}, {"srv/a", "."}, {"srv/gone/", "here//"}, {"not/there", "x"}};
+    struct lk_extract_options options = {.map = map, .map_count = 4, .strip = 1};
     must(w->dir,
          "mkdir -p srv/a/b srv/ab srv/gone etc && echo 1 > srv/a/b/f && echo 2 > srv/a/g && "
          "echo 3 > srv/ab/h && ln srv/a/g etc/hard && ln -s ../srv/a/g etc/soft && "
          "echo 4 > srv/gone/i && echo 5 > top && tar -cf a.tar srv etc top");
     expect(w, &options, LK_OK, "", &e);
+    assert_int_equal(lk_extract_result(e.extract)->warning_count, 1);
+    assert_non_null(find_warning(lk_extract_result(e.extract), "not/there"));
     finish(&e);
     must(
         w->dir,

@@ -79,10 +79,13 @@ end
 -- or the store read other bytes than were sent.
 local function doubt(r, response)
   local subject = r.key or "the container"
-  if not EXPECTED[r.op][response.status] then
+  -- Each object has an ETag; a range is looked at later.
+  local bare = (r.op == "get" or r.op == "head") and response.status == 200 and not response.headers["etag"]
+  if bare or not EXPECTED[r.op][response.status] then
     return sys.error {
       kind = "network", op = "azure." .. r.op, status = response.status, retryable = true,
-      message = ("%s: the answer is %d, which the store never gives here"):format(subject, response.status),
+      message = ("%s: the answer is %d%s, which the store never gives here"):format(subject, response.status,
+        bare and " without an ETag" or ""),
       hint = "is the endpoint that of a storage account, without a proxy that answers itself?",
     }
   end

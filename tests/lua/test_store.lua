@@ -122,6 +122,8 @@ function TestProvider.test_wrong_files()
     ["return {"] = "expected",
     ["error 'at load'"] = "at load",
     ["require 'lunark.exec'"] = "module 'lunark.exec' is not for providers",
+    ["require 'lunark.retry'"] = "module 'lunark.retry' is not for providers",
+    ["require 'lunark.transfer'"] = "module 'lunark.transfer' is not for providers",
     ["require 'posix.unistd'"] = "module 'posix.unistd' is not for providers",
     ["return io.open('/etc/passwd')"] = "io",
   }

@@ -168,6 +168,14 @@ class Requests(Case):
                 self.assertTrue(result["ok"], result)
                 self.assertGreaterEqual(len(self.matching(seen, method)), 3)
 
+    def test_another_answers_a_look_or_a_read(self):
+        page = {"status": 200, "body": "<html><body>welcome</body></html>", "times": 2}
+        for case, method in (("head", "HEAD"), ("text", "GET")):
+            with self.subTest(case):
+                result, seen = self.run_case(case, [dict(page, match={"method": method})])
+                self.assertEqual((result["ok"], result.get("kind")), (False, "not_found"), result)
+                self.assertEqual(len(self.matching(seen, method)), 3)
+
     def test_answers_that_are_no_xml(self):
         for body in ("", "<html>busy", "<EnumerationResults>", "<EnumerationResults></EnumerationResults>"):
             result, _ = self.run_case("list", [{"match": {"method": "GET"}, "status": 200, "body": body}])

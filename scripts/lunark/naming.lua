@@ -88,6 +88,10 @@ function naming.check_name(name)
   elseif name == "." or name == ".." or name:find("[/%c]") then
     return usage(("'%s' can't be a name: no '/', no control characters, not '.' or '..'")
       :format((name:gsub("%c", "?"))), "give another with --name; folders belong into the URL")
+  elseif not utf8.len(name) then
+    -- It goes into manifests and keys, which are text.
+    return usage(("'%s' can't be a name: UTF-8 expected"):format((name:gsub("[\x80-\xff]", "?"))),
+      "give another with --name")
   end
   return true
 end

@@ -95,7 +95,7 @@ function TestNaming.test_names()
   for _, name in ipairs { "a", "neo4j", "ünïcode ☃", "-dash", "a.b", "latest", ("x"):rep(120) } do
     lu.assertTrue(naming.check_name(name), name)
   end
-  for _, name in ipairs { "", ".", "..", "a/b", "a\nb", "a\0b", ("x"):rep(121) } do
+  for _, name in ipairs { "", ".", "..", "a/b", "a\nb", "a\0b", ("x"):rep(121), "a\xff", "\xed\xa0\x80" } do
     local ok, err = naming.check_name(name)
     lu.assertNil(ok, name)
     lu.assertEquals(err.kind, "usage")

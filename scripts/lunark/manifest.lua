@@ -14,6 +14,9 @@ manifest.FORM = 1
 --- Manifests are small; more than this is no manifest.
 manifest.MAX = 4 * 1024 * 1024
 
+local ARCHIVE = { files = true, directories = true, links = true, others = true, bytes = true,
+  members = true }
+
 local function corrupt(key, expected)
   return nil, sys.error {
     kind = "corrupt",
@@ -112,6 +115,30 @@ function manifest.encode(record, checked)
   }, "  ") .. "\n"
 end
 
+local function is_count(value)
+  return math.type(value) == "integer" and value >= 0
+end
+
+-- What is wrong with the fields that need not be there; nil when nothing is.
+local function wrong_field(found)
+  for _, name in ipairs { "item", "kind", "suffix", "policy", "run", "time" } do
+    if found[name] ~= nil and type(found[name]) ~= "string" then
+      return ("a text as %s expected"):format(name)
+    end
+  end
+  if found.raw_size ~= nil and not is_count(found.raw_size) then
+    return "raw_size in bytes expected"
+  elseif found.archive ~= nil and type(found.archive) ~= "table" then
+    return "counts as archive expected"
+  end
+  for name, value in pairs(found.archive or {}) do
+    if type(name) == "string" and ARCHIVE[name] and not is_count(value) then
+      return ("a count of %s expected"):format(name)
+    end
+  end
+  return nil
+end
+
 --- Reads and checks a manifest.
 ---@param text string
 ---@param key string of the manifest, for messages and to check what it speaks of
@@ -135,6 +162,10 @@ function manifest.decode(text, key)
     return corrupt(key, "size in bytes expected")
   elseif type(found.key) ~= "string" or not naming.parse_key(found.key) then
     return corrupt(key, "the key of the backup expected")
+  end
+  local wrong = wrong_field(found)
+  if wrong then
+    return corrupt(key, wrong)
   end
   local stem = key:match("([^/]*)%.manifest%.json$")
   if not stem or found.key:match("[^/]*$"):sub(1, #stem + 1) ~= stem .. "." then

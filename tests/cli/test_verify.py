@@ -476,6 +476,43 @@ class Restore(Verify):
         self.assertIn("--work-dir", found["error"]["hint"])
 
 
+class Hostile(Verify):
+    """Whatever is in archive and manifest: an answer, never a crash."""
+
+    def test_any_bytes(self):
+        archive = self.backup(files=60, big=2 << 20)
+        manifest = archive.replace(".tar.gz", ".manifest.json")
+        with open(archive, "rb") as file:
+            whole = file.read()
+        good, rng = load_json(manifest), random.Random(5)
+
+        def ends_well(what):
+            for more in (["--data", "all"], ["--data", "30%"], ["--restore", "--work-dir", self.path("work")]):
+                done = self.lunark("verify", archive, *more, status=None)
+                self.assertIn(done.returncode, (0, 4), (what, more, done.stderr))
+                self.assertEqual("damaged" in done.stdout, done.returncode == 4, (what, more, done.stdout))
+            self.assertEqual([], os.listdir(self.path("work")))
+
+        for number in range(8):
+            data, at = bytearray(whole), rng.randrange(len(whole))
+            if number % 4 == 0:
+                for _ in range((1, 300)[number // 4]):
+                    data[rng.randrange(len(data))] = rng.randrange(256)
+            elif number % 4 == 1:
+                del data[at:at + rng.choice((1, 100, 100000))]
+            elif number % 4 == 2:
+                data[at:at] = rng.randbytes(rng.choice((1, 50, 3000)))
+            else:
+                data[-rng.randrange(1, 9000):] = rng.randbytes(94)
+            self.write(os.path.relpath(archive, self.dir), bytes(data))
+            ends_well(number)
+        self.write(os.path.relpath(archive, self.dir), whole)
+        for change in ({"archive": "x"}, {"archive": {"members": [], "files": "x"}}, {"raw_size": "many"}, {"raw_size": -1},
+                       {"item": {}}, {"kind": 5}, {"kind": "stream"}, {"archive": {"files": 1e300, "members": 1}}):
+            self.write(os.path.relpath(manifest, self.dir), json.dumps({**good, **change}))
+            ends_well(change)
+
+
 class Foreign(Verify):
     """--data with what other tools have written."""
 

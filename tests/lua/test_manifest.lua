@@ -86,4 +86,33 @@ function TestManifest.test_prefix_of_the_store_does_not_matter()
   lu.assertNotNil(manifest.decode(manifest.encode(record()), "moved/" .. MANIFEST))
 end
 
+function TestManifest.test_fields_of_another_type_are_no_manifest()
+  local key = "data/data-2026-01-31T020000Z.tar.gz"
+  local good = {
+    lunark_manifest = 1, sha256 = ("a"):rep(64), size = 1, key = key, item = "data", kind = "archive",
+    raw_size = 7, archive = { files = 1, members = 1, added = "later" }, added = {},
+  }
+  local name = "data/data-2026-01-31T020000Z.manifest.json"
+  lu.assertNotNil(manifest.decode(json.encode(good), name))
+  for field, value in pairs {
+    item = 1, kind = { 1 }, suffix = true, raw_size = "many", archive = "x", time = { 1 },
+  } do
+    local changed = setmetatable({ [field] = value }, nil)
+    for other, kept in pairs(good) do
+      if other ~= field then changed[other] = kept end
+    end
+    local found, err = manifest.decode(json.encode(changed), name)
+    lu.assertNil(found, field)
+    lu.assertEquals(err.kind, "corrupt")
+    lu.assertStrContains(err.message, field)
+  end
+  for _, value in ipairs { -1, 1e300, "x" } do
+    local changed = { archive = { files = value } }
+    for other, kept in pairs(good) do
+      changed[other] = changed[other] or kept
+    end
+    lu.assertNil((manifest.decode(json.encode(changed), name)))
+  end
+end
+
 return { TestManifest = TestManifest }

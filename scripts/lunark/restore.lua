@@ -64,7 +64,10 @@ end
 -- An object by its full key, which need not be named like a backup of ours. The store begins at the
 -- folder that it is in, so the name of that folder is not in the key.
 local function by_key(store, key)
-  local info, err = store:head(key)
+  local info, err = store.found, nil
+  if not info then
+    info, err = store:head(key)
+  end
   if not info then
     return nil, err
   end

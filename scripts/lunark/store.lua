@@ -38,6 +38,7 @@ local COPY_WIDTH = 8
 ---@field scheme string
 ---@field features table what the store can do, see docs/providers.md
 ---@field key string? the one archive that the URL names
+---@field found lunark.store.Info? what `check` has found of it
 local Store = {}
 Store.__index = Store
 
@@ -212,7 +213,10 @@ end
 ---@return true?
 ---@return table? err
 function Store:check(mode)
-  if mode == "read" and self.key and self:head(self.key) then return true end
+  if mode == "read" and self.key then
+    self.found = self:head(self.key)
+    if self.found then return true end
+  end
   if self.inner.check then
     local ok, err = self:try("check", "check", function() return self.inner:check(mode, self.prefix) end)
     if ok and mode == "write" and self.scheme == "file" and sys.check("write", self.text) then

@@ -114,9 +114,9 @@ static void fail_each(struct fixture *f, const char *source, uint64_t span)
         if (run(f, source, &err) < 0)
             fail_msg("after request %llu: %s", (unsigned long long)at, err.message);
     }
-    for (int i = 0; i < 200 && count_descriptors() != descriptors; i++)
+    for (int i = 0; i < 200 && count_descriptors() > descriptors; i++)
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL); /* a stage may still be ending */
-    assert_int_equal(count_descriptors(), descriptors);
+    assert_true(count_descriptors() <= descriptors); /* one may have been ending before, too */
     assert_true(failed > 0);
     close_runtime(f);
 }
@@ -204,6 +204,24 @@ static void archives(void **state)
         "overwrite = true, owner = 'none'}))\n"
         "x:progress() x:wait() x:wait() a:progress() a:result() a:close() x:close()\n"
         "assert(archive.create(options)):stream()");
+}
+
+static void indexes(void **state)
+{
+    fail_each_way(
+        state,
+        "local index, stream = require 'lunark.core.index', require 'lunark.core.stream'\n"
+        "local bytes = assert(assert(assert(stream.of(('x'):rep(3000))):gzip{}):read_all())\n"
+        "local footer = assert(index.footer(bytes, #bytes))\n"
+        "local refs = assert(index.list(bytes, footer.list_at))\n"
+        "local block = assert(index.block(bytes, refs[1].at))\n"
+        "block:count() block:member(1) block:member_at(0) block:member_of(7) block:next(1, 'a')\n"
+        "block:close()\n"
+        "local data, writer = assert(stream.pipe())\n"
+        "local cut = assert(index.cut(assert(data:gunzip()), assert(stream.of(''))))\n"
+        "assert(writer:write(bytes)) writer:finish()\n"
+        "assert(cut:read_all())\n"
+        "assert(index.contents(assert(stream.of(('\\0'):rep(1024))))):read_all()");
 }
 
 static void the_rest(void **state)
@@ -310,6 +328,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(files, set_up, tear_down),
         cmocka_unit_test_setup_teardown(programs, set_up, tear_down),
         cmocka_unit_test_setup_teardown(archives, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(indexes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_rest, set_up, tear_down),
         cmocka_unit_test_setup_teardown(new_runtimes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(host_calls, set_up, tear_down),

@@ -151,7 +151,10 @@ return require "lunark.policy" {
 
     def test_a_target_that_runs_full(self):
         self.lunark("backup", "files", self.path("big"), "--to", self.path("other"))
-        result = self.lunark("restore", "--from", self.path("other"), "--into", self.path("small", "into"), status=1)
+        restore = ("restore", "--from", self.path("other"), "--into", self.path("small", "into"))
+        self.assertRegex(self.lunark(*restore, status=2).stderr, r"\d+ bytes are free for \S+, the backup has \d+")
+        self.assertFalse(os.path.exists(self.path("small", "into")))
+        result = self.lunark(*restore, "--no-space-check", status=1)
         self.assertIn("random can't be written: no space left on device", result.stderr)
         shutil.rmtree(self.path("small", "into"))
 

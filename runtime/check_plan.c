@@ -61,7 +61,7 @@ static int add_row(void *arg, uint64_t at, uint64_t size, uint64_t raw_at, uint6
         plan->rows = rows;
     }
     /* What is out of range is a size of 0, which no member has. */
-    bool sane = size <= LK_MEMBER_MAX && raw <= LK_MEMBER_SIZE;
+    bool sane = at <= INT64_MAX && size <= LK_MEMBER_MAX && raw <= LK_MEMBER_SIZE;
     plan->rows[plan->count++] = (struct lk_check_row){.at = at,
                                                       .size = sane ? (uint32_t)size : 0,
                                                       .raw = sane ? (uint32_t)raw : 0,

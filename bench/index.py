@@ -50,14 +50,14 @@ class Relay:
 
 
 def make_files(into):
-    """Files of 1 KB to 1 MiB, text and noise in turn."""
+    """Files of 1 KB to 4 MiB, text and noise in turn; what is stored is about BENCH_GIB."""
     rng = random.Random(1)
     text = "".join(f"{n} {rng.choice(('GET', 'PUT'))} /some/path/{rng.random()} 200\n" for n in range(40000)).encode()
     for number in range(FILES):
         folder = f"{into}/usr/f{number // 1000:03}"
         os.makedirs(folder, exist_ok=True)
-        size = 1000 if number % 20 == 0 else int(rng.paretovariate(1.2) * MEAN / 5.5)
-        size = min(size, 1 << 20) if number % 20 else size
+        size = 1000 if number % 20 == 0 else int(rng.paretovariate(1.2) * MEAN / 2.2)
+        size = min(size, 4 << 20) if number % 20 else size
         kind = "text" if number % 2 == 0 else "noise"
         start = rng.randrange(len(text) // 2)
         data = rng.randbytes(size) if number % 2 else (text[start:] * (size // len(text) + 2))[:size]

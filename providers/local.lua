@@ -127,14 +127,23 @@ local function read_sidecar(self, path)
   return type(records) == "table" and type(records.records) == "table" and records.records or {}
 end
 
-local function meta_of(self, path, info)
-  for _, record in ipairs(read_sidecar(self, path)) do
+-- The record of an object. Two of one size and second are told apart by the inode, which is another one
+-- in a copy of the store: then there is no more than one.
+local function record_of(records, info)
+  local found
+  for _, record in ipairs(records) do
     if type(record) == "table" and record.size == info.size and record.mtime == info.mtime
       and type(record.meta) == "table" then
-      return record.meta
+      if record.ino == info.ino then return record end
+      found = found or record
     end
   end
-  return {}
+  return found
+end
+
+local function meta_of(self, path, info)
+  local record = record_of(read_sidecar(self, path), info)
+  return record and record.meta or {}
 end
 
 -- Writes a small file to the disk under a temporary name, then renames it.
@@ -159,13 +168,9 @@ local function write_meta(self, path, temporary, meta)
   if next(meta) == nil and #before == 0 then return true end
   local info, err = self.file.lstat(temporary)
   if not info then return nil, err end
-  local records = { { size = info.size, mtime = info.mtime, meta = meta } }
+  local records = { { size = info.size, mtime = info.mtime, ino = info.ino, meta = meta } }
   local old = self.file.lstat(path)
-  if old then
-    for _, record in ipairs(before) do
-      if record.size == old.size and record.mtime == old.mtime then records[2] = record end
-    end
-  end
+  records[2] = old and record_of(before, old)
   return write_small(self, sidecar, json.encode { version = 1, records = records })
 end
 

@@ -99,6 +99,22 @@ class EachChange(Case):
         self.assertGreater(failed, 5)
 
 
+    def test_latest_and_its_marks_belong_together(self):
+        """Killed anywhere, also when the archive before has the same size and the same time."""
+        model, latest = Model(self.path("scratch"), 0, random.Random(0)), "tree/tree-latest.tar.gz"
+        words = ["backup", "files", self.path("tree"), "--compress", "none", "--to", model.store.url]
+        for number in range(12, 45):
+            self.write("tree/file", f"{number}")
+            os.utime(self.path("tree"), (number, number))
+            model.lunark(*words, clock=START + number * 60)
+            self.write("tree/file", f"{number + 50}")
+            done = model.lunark(*words, clock=START + number * 60 + 30, trouble=f"{number}:s9", statuses={0, -9})
+            model.lunark("restore", "--from", model.store.path(latest), "--into", model.target())
+            if done.returncode == 0:
+                return
+        self.fail("nothing was killed in the end")
+
+
 class ModelTest(Case):
     """Short ones; `make model` runs long ones."""
 

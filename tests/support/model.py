@@ -112,7 +112,8 @@ class Store:
         except OSError:
             return {}
         s = os.stat(self.path(key))
-        return next((r["meta"] for r in records if (r["size"], r["mtime"]) == (s.st_size, s.st_mtime_ns // 10**9)), {})
+        found = [r for r in records if (r["size"], r["mtime"]) == (s.st_size, s.st_mtime_ns // 10**9)]
+        return next((r["meta"] for r in sorted(found, key=lambda r: r.get("ino") != s.st_ino)), {})
 
     def remove(self, key):
         os.unlink(self.path(key))

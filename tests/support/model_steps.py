@@ -107,14 +107,14 @@ class Steps(Model):
     def take(self, made, added, before):
         """Into the model, as it is stored."""
         made.contents = (made.snapshot, model_tree.allocated(self.tree.base))
-        made.size = os.path.getsize(self.store.path(made.key))
+        made.size, made.sha256 = os.path.getsize(self.store.path(made.key)), self.digest(made.key)
         made.manifest = "good" if made.manifest_key in added else None
         self.check(made.key not in before, "an archive was replaced:", made.key)
         self.backups[made.key] = made
         if made.manifest:
             with open(self.store.path(made.manifest_key), encoding="utf-8") as file:
                 said = json.load(file)
-            self.equal((made.key, made.size, self.digest(made.key)), (said["key"], said["size"], said["sha256"]), "the manifest says")
+            self.equal((made.key, made.size, made.sha256), (said["key"], said["size"], said["sha256"]), "the manifest says")
 
     def moves(self, made):
         """Whether latest is to stand for a new backup: unless it stands for a newer one."""
@@ -237,6 +237,22 @@ class Steps(Model):
         wrong = model_tree.differences({path: b.snapshot[path] for path in found}, found, ("link",))
         self.check(not wrong, b.key, "restored in part is not what it was:\n ", "\n  ".join(wrong[:20]))
         self.count["restored in part"] += 1
+
+    def step_files(self, rng):
+        """What is said to be in an archive is what was put into it."""
+        whole = sorted((b for b in self.backups.values() if b.data == "whole"), key=lambda b: b.key)
+        if not whole:
+            return
+        b = rng.choice(whole)
+        lines = self.lunark("list", "--files", "--json", self.one_of(b)).stdout.splitlines()
+        said = {one["path"]: one.get("sha256") if one["size"] else None for one in map(json.loads, lines)}
+        expected = {}
+        for path, entry in b.snapshot.items():
+            first = entry.get("link", path) == path and not b.foreign
+            expected[os.path.normpath(os.path.join(self.inside, path))] = entry["data"][1] if first and entry.get("data", (0,))[0] else None
+        plain = {name.decode(): digest for name, digest in expected.items() if name.isascii() and name.decode().isprintable()}
+        self.equal(len(expected), len(lines), "entries")
+        self.equal(plain, {name: None if b.foreign else said.get(name, "not listed") for name in plain}, "digests of files")
 
     def step_restore_killed(self, rng):
         """What is there afterwards is whole; done again it is all there."""
@@ -366,14 +382,9 @@ class Steps(Model):
 
     def step_verify(self, rng):
         before = self.store.view()
-        deep, drill = rng.choice((False, True, True)), False
-        words = ["--data", "all"] if deep else []
-        some = not deep and rng.random() < 0.3
-        if some:
-            words = ["--data", f"{rng.choice((1, 10, 60))}%", "--seed", str(rng.randrange(1000))]
-        known = self.lunark("verify", "--help").stdout if rng.random() < 0.1 else ""
-        if "--restore" in known:
-            words, deep, drill = ["--restore"], True, True
+        words = rng.choice(([], ["--data", f"{rng.choice((1, 10, 60))}%", "--seed", str(rng.randrange(1000))],
+                            ["--data", "all"], ["--data", "all"], ["--restore"]))
+        deep = words[-1:] in (["all"], ["--restore"])
         done = self.lunark("verify", self.store.url, "--all", "--json", *words, statuses=None)
         self.unchanged(before)
         if not self.backups and not self.latest:
@@ -389,7 +400,7 @@ class Steps(Model):
             may = self.verdicts(b, deep)
             self.check(one["state"] in may, b.key, "is", one["state"], "by verify,", may, "expected:", one["findings"], one.get("error"))
             damaged = damaged or one["state"] in ("damaged", "missing")
-            if deep and not drill and b.data == "damaged":
+            if "all" in words and b.data == "damaged":
                 self.named(b, one)
         for item in self.latest:
             one = by_key.pop(self.latest_key(item), None)
@@ -449,11 +460,17 @@ class Steps(Model):
     def hurt(self, b, how):
         """The bytes of an archive are not what they were; a second name shares them."""
         item, latest = self.shares(b)
-        b.data = "cut" if "cut" in (how, b.data) else how
-        b.flips = [] if b.data == "cut" else b.flips
+        b.data = self.bytes_of(b, how)
+        b.flips = b.flips if b.data == "damaged" else []
         if latest:
             latest["data"] = "cut" if "cut" in (how, latest["data"]) else how
             latest["marked"] = latest["marked"] and self.has_marks(item)
+
+    def bytes_of(self, b, how):
+        """What an archive is now; two swaps can bring it back."""
+        if os.path.getsize(self.store.path(b.key)) != b.size:
+            return "cut"
+        return "whole" if self.digest(b.key) == b.sha256 else how
 
     def flip(self, rng, b):
         path = self.store.path(b.key)
@@ -487,11 +504,10 @@ class Steps(Model):
         os.rename(one, spare)
         os.rename(two, one)
         os.rename(spare, two)
-        sizes = os.path.getsize(one) != os.path.getsize(two)
         whole = b.data in ("whole", "other") and other.data in ("whole", "other")
         b.contents, other.contents = other.contents, b.contents
         for one in (b, other):
-            one.data, one.flips = "cut" if sizes else "other" if whole else "damaged", []
+            one.data, one.flips = self.bytes_of(one, "other" if whole else "damaged"), []
 
     def touch(self, rng, b):
         """A time alone is no damage; a local store does not know the metadata any more."""
@@ -555,6 +571,7 @@ class Steps(Model):
         done = subprocess.run(["tar", "--format=posix", "--xattrs", "-czf", path, "-C", "/", self.inside], env=environment(), check=True,
                               stderr=subprocess.PIPE)
         self.note("tar", b.key, done.stderr)
+        b.size, b.sha256 = os.path.getsize(path), self.digest(b.key)
         b.manifest, b.foreign, b.contents = None, True, (b.snapshot, 1 << 40)
         self.backups[b.key] = b
 
@@ -576,7 +593,7 @@ class Steps(Model):
                 shutil.rmtree(self.store.path(item))
 
     WEIGHTS = (("change", 16), ("backup", 16), ("backup_killed", 9), ("backup_full", 5), ("backup_refused", 1), ("restore", 14),
-               ("restore_killed", 5), ("prune", 5), ("prune_killed", 4), ("orphans", 3), ("verify", 7), ("damage", 10), ("foreign", 1))
+               ("restore_killed", 5), ("prune", 5), ("prune_killed", 4), ("orphans", 3), ("verify", 7), ("damage", 10), ("files", 2), ("foreign", 1))
     LOCAL = ("backup_full", "foreign")
 
     def step(self, number):

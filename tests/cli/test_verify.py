@@ -469,7 +469,7 @@ class Restore(Verify):
     def test_no_room(self):
         archive = self.backup(files=3)
         manifest = archive.replace(".tar.gz", ".manifest.json")
-        self.write(manifest, json.dumps({**load_json(manifest), "raw_size": 1 << 60}))
+        self.write(manifest, json.dumps({**load_json(manifest), "raw_size": 1 << 52}))
         (found,) = self.drill(url=archive, status=1)
         self.assertEqual("failed", found["state"])
         self.assertIn("are free in", found["error"]["message"])

@@ -222,8 +222,8 @@ class Steps(Model):
             words += ["--path", os.fsdecode(literal(os.path.normpath(os.path.join(self.inside, path))))]
         into = self.target()
         statuses = b.statuses() | ({0} if b.manifest in ("good", "hash", "size") else set())
-        if b.data not in ("whole", "damaged"):
-            statuses = statuses | {0, 4}
+        if b.data != "whole":  # 1: what is asked for is not in the archive that lies there now
+            statuses = statuses | {0, 1, 4}
         done = self.lunark("restore", "--from", self.one_of(b), "--into", into, *words, statuses=statuses)
         if done.returncode:
             self.count["refused"] += 1

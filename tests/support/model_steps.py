@@ -9,6 +9,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 
 import model_tree
 from harness import environment
@@ -72,6 +73,8 @@ class Steps(Model):
         began = self.now()
         done = self.lunark("backup", "files", os.fsdecode(self.tree.base), "--to", self.store.url, *options, *words,
                            statuses=statuses, trouble=trouble, clock=clock, kill=kill)
+        if kill and not self.store.local:
+            time.sleep(0.5)  # a server may store what it has got after nobody waits for its answer any more
         added, removed, changed = self.changes(before)
         first = [clock] if self.store.local else range(began, self.now() + 1)
         fresh = {self.free(item, seconds, style, before): None for seconds in first}

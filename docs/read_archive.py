@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Reads archives of lunark as docs/format.md says, and no more of the file than there need be.
-read_archive.py FILE lists the files; read_archive.py FILE PATH writes one of them to standard output."""
+read_archive.py FILE lists type (as tar has it), size and path; read_archive.py FILE PATH writes a file to standard output."""
 import hashlib, io, struct, sys, tarfile, zlib  # noqa: E401
 
 

@@ -12,8 +12,7 @@ local sys = require "lunark.core.sys"
 local DAY = 86400
 local PAGE = 1000
 local MODE = 438 -- 0666, as the umask allows
-local NAME_MAX = 255
-local PROBE = 4096
+local NAME_MAX, PROBE = 255, 4096
 
 local Store = {}
 Store.__index = Store
@@ -24,6 +23,11 @@ local EACCES = 13 -- the system says no, not a missing capability
 
 local function failed(kind, message, hint)
   return nil, sys.error { kind = kind, op = "local", message = message, hint = hint }
+end
+
+local function denied(self, err) -- what is to be granted is the store's directory, not a name in it
+  if err.kind == "denied" and not err.code then err.hint = ('grant write for "%s"'):format(self.root) end
+  return nil, err
 end
 
 -- --- names ---
@@ -208,9 +212,8 @@ function Store:begin(key, meta, how)
   local path, err = self:locate(key)
   if not path then return nil, err end
   local directory = self.file.dirname(path)
-  local ok, made
-  ok, err, made = self.file.mkdir_all(directory)
-  if not ok then return nil, err end
+  local ok, why, made = self.file.mkdir_all(directory)
+  if not ok then return denied(self, why) end
   if not self.swept[directory] then
     self.swept[directory] = true
     sweep(self, directory)
@@ -222,9 +225,8 @@ function Store:begin(key, meta, how)
     return failed("conflict", ("%s is a %s, no object can take its name"):format(path, info.type))
   end
   local temporary = temporary_of(self, path)
-  local handle
-  handle, err = self.file.open(temporary, "x", MODE)
-  if not handle then return nil, err end
+  local handle, refused = self.file.open(temporary, "x", MODE)
+  if not handle then return denied(self, refused) end
   return setmetatable({
     store = self, path = path, temporary = temporary, handle = handle, meta = meta or {}, made = made,
     exclusive = how and how.exclusive,

@@ -67,7 +67,7 @@ void lk_extract_judge_map(struct lk_extract *x)
     for (size_t i = 0; i < x->map_count; i++)
         if (x->map_used[i] == 0)
             lk_stats_warn(&x->stats, LK_WARN_SKIPPED, x->map[i].from,
-                          "nothing is at or below it that is mapped");
+                          "no path in the archive goes by this map");
 }
 
 /* out becomes `to` and, behind it, `rest`, which may be in it. */

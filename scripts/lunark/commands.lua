@@ -291,6 +291,10 @@ function commands.list.run(context)
     error(usage("--at and --path go with --files"))
   end
   local from = restore_command.open_store(options.url)
+  if from.key and not options.files then
+    error(usage(("%s names one archive, a store expected"):format(url.shown(options.url)),
+      "--files shows what is in it"))
+  end
   sys.seal()
   if options.files then
     return list_contents(from, context)
@@ -348,6 +352,7 @@ end
 
 -- `needs { exec = {...} }`: grants the first time with `allow`, else checks that everything was allowed.
 local function needs_of(allow)
+  local declared = allow
   return function(needs)
     if type(needs) ~= "table" then
       error(usage("needs: a table expected, as in needs { exec = { \"pg_dump\" } }"), 2)
@@ -366,6 +371,8 @@ local function needs_of(allow)
       for _, value in ipairs(values) do
         local ok, why = sys.check(kind, value)
         if not ok then
+          why.hint = not declared and ("add --allow %s=%s, or --allow declared for all that the script needs")
+            :format(kind, value) or why.hint
           error(why)
         end
       end

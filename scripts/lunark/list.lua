@@ -127,7 +127,7 @@ end
 local function not_found(store, message, ...)
   return nil, sys.error {
     kind = "not_found", message = ("%s: %s"):format(store:describe(), message:format(...)),
-    hint = "lunark list shows what is there",
+    hint = "lunark list shows what is there, with --all incomplete ones, too",
   }
 end
 

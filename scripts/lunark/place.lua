@@ -101,10 +101,10 @@ function place.of(given, flag, what, variable)
   end
   local text, err = place.from_environment()
   if not text then
-    local names = variable and variable .. ", or " or ""
+    local names = variable and variable .. ", or %s and %s," or "%s and %s"
     error(err or sys.error {
       kind = "usage", message = ("%s: %s is missing"):format(what, flag),
-      hint = ("or set %s%s and %s, in the environment"):format(names, PROVIDER, BUCKET),
+      hint = ("or set " .. names .. " in the environment"):format(PROVIDER, BUCKET),
     })
   end
   log.info(("%s and %s say: %s"):format(PROVIDER, BUCKET, url.shown(text)))

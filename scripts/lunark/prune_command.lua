@@ -127,7 +127,7 @@ local function say_left(plan)
 end
 
 local function say_outcome(outcome, plan)
-  local what = plan.orphans and "things that were left" or "backups"
+  local what = plan.orphans and "left-over things" or "backups"
   log.info(("%d %s deleted, %s"):format(outcome.deleted, what, progress.size(outcome.bytes)),
     { store = plan.store:describe() })
   if outcome.versions then
@@ -152,7 +152,7 @@ local function agreed(plan, options)
   if count == 0 or options.dry_run then
     return false
   end
-  local question = plan.orphans and "delete %d things that were left, %s, from %s?"
+  local question = plan.orphans and "delete %d left-over things, %s, from %s?"
     or "delete %d backups, %s, from %s?"
   if options.yes or ask.yes(question:format(count, progress.size(bytes), plan.store:describe())) then
     return true

@@ -14,6 +14,8 @@ local sys = require "lunark.core.sys"
 local time = require "lunark.time"
 local url = require "lunark.url"
 
+local INTO = "lunark restore --from URL --into DIR restores into a folder"
+
 local command = {}
 
 command.options = {
@@ -39,6 +41,15 @@ function command.policies_text()
   return "With a policy its own way: lunark restore " .. table.concat(names, "|") .. " --help"
 end
 
+local function is_policy(name)
+  for _, entry in ipairs(policy.names()) do
+    if entry.name == name then
+      return true
+    end
+  end
+  return false
+end
+
 --- Plans the restore of a policy.
 ---@param plan table as commands get it
 ---@param name string of the policy
@@ -47,10 +58,13 @@ end
 function command.plan(plan, name, scan, global)
   local found, err = policy.load(name)
   if not found then
+    if not is_policy(name) then
+      err.hint = "a store is named by --from: " .. INTO
+    end
     error(err)
   elseif not found.restore then
     error(usage(("policy %s has no restore of its own"):format(name),
-      "lunark restore --from URL --into DIR restores into a folder"))
+      INTO))
   end
   for option in pairs(found.restore.options) do
     if command.options[option] or global[option] then

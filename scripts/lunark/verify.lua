@@ -221,8 +221,8 @@ local function check_latest(store, result)
   result.expected_sha256 = meta["lunark-sha256"]
   if not key then
     result.state = "unverified"
-    result:warn("latest", ("%s does not say which backup it stands for: it is of another tool")
-      :format(result.key))
+    result:warn("latest", ("%s does not say which backup it stands for: "
+      .. "it is of another tool, or was changed"):format(result.key))
     return true
   elseif not parsed or parsed.kind ~= "data" or parsed.item ~= result.item or not result.expected_sha256 then
     result:damage("latest", ("%s says that it stands for %s, a backup of %s and its SHA-256 expected")

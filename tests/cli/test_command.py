@@ -113,7 +113,7 @@ return require "lunark.policy" {
         self.lunark("run", "--allow", "exec=*", script)
         self.lunark("run", "--allow", "exec=false", script, status=2)
         needing = self.write("n.lua", "needs { exec = { 'true' } }\n" + open(script, encoding="utf-8").read())
-        self.assertIn("exec", self.lunark("run", needing, status=2).stderr)
+        self.assertIn("hint: add --allow exec=true, or --allow declared", self.lunark("run", needing, status=2).stderr)
         self.lunark("run", "--allow", "declared", needing)
 
     def test_a_script_grants_itself_nothing(self):

@@ -84,7 +84,7 @@ class Directory(Orphans):
                           ("upload", "check"): ("delete", "neither finished nor aborted", False)}, plan)
         self.assertEqual(whole, stored.keys(self.base))
         shown = self.lunark("prune", self.base, "--orphans", "--yes")
-        self.assertIn("5 things that were left deleted", shown.stderr)
+        self.assertIn("5 left-over things deleted", shown.stderr)
         self.assertRegex(shown.stdout, rf"(?m)^incomplete +\S+ +4 B +delete +it has no manifest +{half}$")
         self.assertEqual([key for key in whole if key not in (half, lost)], stored.keys(self.base))
         for gone in (temporary, sidecar, top):

@@ -187,6 +187,15 @@ assert(job:finish())
         self.assertEqual("ok", found[0]["state"])
         self.assertEqual(os.path.getsize(os.path.join(self.store, found[0]["key"])), found[0]["size"])
 
+    def test_a_url_in_the_wrong_place(self):
+        archive = self.backup("x")
+        listed = self.lunark("list", archive, status=2)
+        self.assertIn("names one archive, a store expected\nhint: --files shows", listed.stderr)
+        self.lunark("list", "--files", archive)
+        for word, said in (("disk", "there is no policy 'disk'"), (self.store, "is no name of a policy")):
+            failed = self.lunark("restore", word, "--into", self.path("out"), status=2)
+            self.assertRegex(failed.stderr, said + "\nhint: a store is named by --from: lunark restore --from URL")
+
     def test_list_of_a_store_that_is_not_there(self):
         self.assertEqual("no backups\n", self.lunark("list", self.make_empty()).stdout)
         failed = self.lunark("list", self.path("nowhere"), status=None)

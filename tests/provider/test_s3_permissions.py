@@ -152,7 +152,7 @@ class Minio(Case):
         self.signed("PUT", f"{key}?partNumber=1&uploadId={urllib.parse.quote(upload)}", b"part")
         time.sleep(1.1)
         said = self.prune(self.session(found["prune"], found["orphans"]), "--orphans", "--older-than", "1s")
-        self.assertIn("1 things that were left deleted", said.stderr)
+        self.assertIn("1 left-over things deleted", said.stderr)
         self.assertEqual([], self.uploads())
 
     def test_no_list(self):

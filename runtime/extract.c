@@ -163,7 +163,7 @@ static void read_clock(struct lk_extract *x)
 {
     struct timespec start = target_clock(x), pause = {.tv_nsec = 1000000};
     x->began = start;
-    for (int i = 0; i < CLOCK_WAIT_MS && x->existing != LK_EXISTING_REPLACE; i++) {
+    for (int i = 0; i < CLOCK_WAIT_MS; i++) {
         if (x->began.tv_sec != start.tv_sec || x->began.tv_nsec != start.tv_nsec)
             break;
         nanosleep(&pause, NULL);

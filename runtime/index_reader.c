@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BODY_MAX = 64 << 10 };
+enum { BODY_MAX = 64 << 10, NS_MAX = 999999999 };
 
 /* What is left of a piece of memory. Running out sets `bad`, and gives zeros. */
 struct cursor {
@@ -245,13 +245,19 @@ int lk_list_read(const unsigned char *data, size_t len, const struct lk_index_vi
 
 /* --- blocks --- */
 
+/* True if a member can have so many bytes, and end where files can. */
+static bool can_be(uint64_t at, uint64_t len, uint64_t max)
+{
+    return len <= max && at <= (uint64_t)INT64_MAX - max;
+}
+
 static int read_members(struct cursor *body, uint32_t members, uint64_t at, uint64_t raw_at,
                         const struct lk_index_visitor *v, struct lk_error *err)
 {
     for (uint32_t i = 0; i < members; i++) {
         uint64_t size = number(body);
         uint64_t raw = number(body);
-        if (body->bad) {
+        if (body->bad || !can_be(at, size, LK_MEMBER_MAX) || !can_be(raw_at, raw, LK_MEMBER_SIZE)) {
             return bad_index(err, "the table of members");
         }
         int rc = v->member ? v->member(v->arg, at, size, raw_at, raw) : 0;
@@ -277,14 +283,16 @@ static int read_record(struct cursor *c, struct lk_record *r, char *path, struct
     r->data_at = r->header_at + number(c);
     r->size = number(c);
     r->mtime = (int64_t)difference(c, (uint64_t)r->mtime);
-    r->mtime_ns = (uint32_t)number(c);
+    uint64_t ns = number(c);
+    r->mtime_ns = (uint32_t)ns;
     r->full_len = number(c);
     r->path_len = path_of(c, path, r->path_len, LK_PATH_MAX);
     r->path = path;
     r->large = flags & LK_RECORD_LARGE;
     r->sha256 = flags & LK_RECORD_HASH ? take(hashes, 32) : NULL;
     bool cut = flags & LK_RECORD_CUT;
-    return c->bad || hashes->bad || (cut ? r->full_len <= r->path_len : r->full_len != r->path_len)
+    return c->bad || r->size > INT64_MAX || ns > NS_MAX || hashes->bad ||
+                   (cut ? r->full_len <= r->path_len : r->full_len != r->path_len)
                ? -1
                : 0;
 }

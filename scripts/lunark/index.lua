@@ -268,28 +268,25 @@ local function check(block, ref)
   return block
 end
 
--- The blocks of refs that lie near to each other, in one read.
+-- The bytes of the blocks of refs that lie near to each other, in one read.
 local function read_span(self, refs)
-  local first = refs[1].at
-  local last = refs[#refs].at + refs[#refs].size - 1
-  local bytes, err = read(self, first, last)
-  if not bytes then
+  return read(self, refs[1].at, refs[#refs].at + refs[#refs].size - 1)
+end
+
+-- One block out of the bytes of its span.
+local function open_block(bytes, refs, place)
+  local ref = refs[place]
+  local block, err = core.block(bytes, ref.at - refs[1].at)
+  if not block then
+    return about_index(err)
+  end
+  local fits
+  fits, err = check(block, ref)
+  if not fits then
+    block:close()
     return nil, err
   end
-  local blocks = {}
-  for i, ref in ipairs(refs) do
-    local block
-    block, err = core.block(bytes, ref.at - first)
-    if not block then
-      return about_index(err)
-    end
-    block, err = check(block, ref)
-    if not block then
-      return nil, err
-    end
-    blocks[i] = block
-  end
-  return blocks
+  return block
 end
 
 --- One block.
@@ -297,11 +294,11 @@ end
 ---@return lunark.index.Block|nil
 ---@return table|nil err
 function Index:block(ref)
-  local blocks, err = read_span(self, { ref })
-  if not blocks then
+  local bytes, err = read_span(self, { ref })
+  if not bytes then
     return nil, err
   end
-  return blocks[1]
+  return open_block(bytes, { ref }, 1)
 end
 
 -- The ref of the block whose table has a member: the last one with `field`, "after" or "raw_at", up to the
@@ -331,7 +328,9 @@ local function cached_block(self, ref)
     return nil, err
   end
   table.insert(self.kept, 1, { ref = ref, block = block })
-  self.kept[KEPT + 1] = nil
+  if #self.kept > KEPT then
+    table.remove(self.kept).block:close()
+  end
   return block
 end
 
@@ -398,7 +397,8 @@ local function each_span(self, wanted)
 end
 
 --- Iterates over blocks in the order of the file, several reads ahead: `for block, ref in index:blocks()`.
---- When one can't be had, the last turn gives false and the error.
+--- When one can't be had, the last turn gives false and the error. A block is closed by the next turn: few
+--- bytes of a file can say that many blocks are large.
 ---@param wanted? fun(ref: lunark.index.Ref): boolean which; `ref.following` is the path of the first record
 --- behind the block
 ---@return fun(): lunark.index.Block|false|nil, lunark.index.Ref|table
@@ -406,6 +406,7 @@ function Index:blocks(wanted)
   local next_span = each_span(self, wanted)
   local group = task.group(WIDTH)
   local queue, first, last, ended, place = {}, 1, 0, false, 0
+  local given ---@type lunark.index.Block|nil
   local function fill()
     while not ended and last - first < WIDTH do
       local span = next_span()
@@ -417,13 +418,21 @@ function Index:blocks(wanted)
       local slot = { refs = span, done = task.event() }
       queue[last] = slot
       group:spawn(function()
-        slot.blocks, slot.err = read_span(self, span)
+        slot.bytes, slot.err = read_span(self, span)
         slot.ready = true
         slot.done:wake()
       end)
     end
   end
+  local function stop(err)
+    queue, ended = {}, true
+    return false, err
+  end
   local function step()
+    if given then
+      given:close()
+      given = nil
+    end
     while true do
       fill()
       local slot = queue[first]
@@ -433,13 +442,17 @@ function Index:blocks(wanted)
       while not slot.ready do
         slot.done:wait()
       end
-      if not slot.blocks then
-        queue, ended = {}, true
-        return false, slot.err
+      if not slot.bytes then
+        return stop(slot.err)
       end
       place = place + 1
-      if place <= #slot.blocks then
-        return slot.blocks[place], slot.refs[place]
+      if place <= #slot.refs then
+        local err
+        given, err = open_block(slot.bytes, slot.refs, place)
+        if not given then
+          return stop(err)
+        end
+        return given, slot.refs[place]
       end
       queue[first] = nil
       first, place = first + 1, 0
@@ -449,6 +462,6 @@ function Index:blocks(wanted)
 end
 
 Index.find, Index.records, Index.entries = find.find, find.records, find.entries
-index.clean = find.clean
+index.clean, index.keep_row = find.clean, find.keep_row
 
 return index

@@ -147,8 +147,21 @@ local function add_directories(block, numbers)
   return known
 end
 
+--- The row of the member that a record of find.entries begins in, if it is in the same block's table. It is
+--- kept with the record, whose block is let go.
+---@param record lunark.index.Record
+---@return table|nil {at, size, raw_at, raw}
+function find.keep_row(record)
+  local block = record.block
+  if block then
+    local at, size, raw_at, raw = block:member_at(record.member)
+    record.block, record.row = nil, at and { at = at, size = size, raw_at = raw_at, raw = raw }
+  end
+  return record.row
+end
+
 --- As find, and with the directories above what is selected, before it: `for record, err in
---- index:entries(globs)`. `record.block` is where it is from.
+--- index:entries(globs)`. find.keep_row has where it begins.
 ---@param globs string[] clean ones
 ---@return fun(): lunark.index.Record|false|nil, table|nil
 function find.entries(self, globs)
@@ -178,6 +191,9 @@ function find.entries(self, globs)
   end
   return function()
     while not ready[first] do
+      for _, directory in ipairs(directories) do
+        find.keep_row(directory)
+      end
       local block, err = next_block()
       if not block then
         return block, err

@@ -57,9 +57,20 @@ local function cached(make)
   end
 end
 
+-- A time to the second, as in RFC 3339; "@SECONDS" for what no calendar has.
+local function moment_text(seconds)
+  local ok, text = pcall(os.date, "!%Y-%m-%dT%H:%M:%S", seconds)
+  return ok and text or ("@%d"):format(seconds)
+end
+
+-- `rest` goes behind the seconds of a time that a calendar has.
+local function with_rest(moment, rest)
+  return moment:byte() == 64 and moment or moment .. rest
+end
+
 local function text_line()
   local mode = cached(mode_text)
-  local moment = cached(function(seconds) return os.date("!%Y-%m-%dT%H:%M:%SZ", seconds) end)
+  local moment = cached(function(seconds) return with_rest(moment_text(seconds), "Z") end)
   local format, find, gsub = string.format, string.find, string.gsub
   return function(record)
     local path = record.path
@@ -71,12 +82,12 @@ local function text_line()
 end
 
 local function json_line()
-  local moment = cached(function(seconds) return os.date("!%Y-%m-%dT%H:%M:%S", seconds) end)
+  local moment = cached(moment_text)
   return function(record)
     local fraction = record.mtime_ns > 0 and (".%09d"):format(record.mtime_ns) or ""
     return json.encode {
       path = manifest.shown(record.path), type = NAMES[record.type] or record.type, size = record.size,
-      mode = ("%04o"):format(record.mode & 4095), mtime = moment(record.mtime) .. fraction .. "Z",
+      mode = ("%04o"):format(record.mode & 4095), mtime = with_rest(moment(record.mtime), fraction .. "Z"),
       sha256 = record.sha256 and crypto.hex(record.sha256) or nil,
     } .. "\n"
   end

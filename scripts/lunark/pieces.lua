@@ -32,9 +32,9 @@ end
 
 -- The member that an entry begins in: mostly one of the block that has its record.
 local function member_of_record(found, record)
-  local at, size, raw_at, raw = record.block:member_at(record.member)
-  if at then
-    return { at = at, size = size, raw_at = raw_at, raw = raw }
+  local row = index.keep_row(record)
+  if row then
+    return row
   end
   return found:member_at(record.member)
 end
@@ -245,7 +245,12 @@ function pieces.open(store, key, size, globs, options)
     data = assert(data:limit(options.limit_rate))
   end
   self.stream = assert(core.cut(assert(data:gunzip()), plan_stream, options.bare))
-  self.planner = task.spawn(run, self, clean)
+  self.planner = task.spawn(function()
+    local ok, why = pcall(run, self, clean)
+    if not ok then -- whoever reads must hear of it, or waits for ever
+      self:fail(sys.is_error(why) and why or sys.error { kind = "io", message = tostring(why) })
+    end
+  end)
   return self
 end
 

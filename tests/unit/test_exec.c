@@ -664,6 +664,7 @@ static void signals_are_at_their_defaults(void **state)
 {
     struct fixture *f = *state;
     struct sigaction ignore = {.sa_handler = SIG_IGN}, pipe_old, usr_old;
+    struct sigaction standard = {.sa_handler = SIG_DFL}, hangup_old; /* nohup is inherited */
     sigset_t block, old;
     sigemptyset(&block);
     sigaddset(&block, SIGTERM);
@@ -671,12 +672,14 @@ static void signals_are_at_their_defaults(void **state)
     pthread_sigmask(SIG_BLOCK, &block, &old);
     sigaction(SIGPIPE, &ignore, &pipe_old);
     sigaction(SIGUSR2, &ignore, &usr_old);
+    sigaction(SIGHUP, &standard, &hangup_old);
     expect_output(
         f,
         &(struct lk_exec_options){.argv = ARGV("grep", "-E", "Sig(Blk|Ign)", "/proc/self/status")},
         "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
     sigaction(SIGPIPE, &pipe_old, NULL);
     sigaction(SIGUSR2, &usr_old, NULL);
+    sigaction(SIGHUP, &hangup_old, NULL);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 

@@ -87,15 +87,14 @@ class Http(Case):
         self.assertEqual([], self.server.objects(self.bucket))
 
     def test_restore_over_a_broken_body(self):
-        """A body that is cut short is never taken for the whole archive; the next attempt has it all."""
+        """A body that is cut short is never taken for the whole archive; it goes on where it broke."""
         self.backup(self.server.url(self.bucket, "p"))
         for fault in ({"reset_after": 9000000}, {"close_after": 9000000}):
             url, log = self.faults(
                 {"match": {"method": "GET", "path": r"\.tar\.gz"}, "forward": True, **fault})
-            result = self.lunark("restore", "--from", url, "--into", self.path("cut-" + "".join(fault)), env=self.server.env(),
-                                 status=1)
+            result = self.lunark("restore", "--from", url, "--into", self.path("cut-" + "".join(fault)), env=self.server.env())
             self.assertEqual(1, len(self.logged(log, step=0)))
-            self.assertRegex(result.stderr, r"GET http://127\.0\.0\.1:\d+/lunark-test/p/n/n-\S+\.tar\.gz: \w+")
+            self.assertIn("1 files, 40.0 MiB", result.stderr)
             self.assert_restores(url)
 
 

@@ -92,7 +92,8 @@ class Http(Case):
         for fault in ({"reset_after": 9000000}, {"close_after": 9000000}):
             url, log = self.faults(
                 {"match": {"method": "GET", "path": r"\.tar\.gz"}, "forward": True, **fault})
-            result = self.lunark("restore", "--from", url, "--into", self.path("cut-" + "".join(fault)), env=self.server.env())
+            into = self.path("cut-" + "".join(fault))
+            result = self.lunark("restore", "--from", url, "--into", into, env=self.server.env())
             self.assertEqual(1, len(self.logged(log, step=0)))
             self.assertIn("1 files, 40.0 MiB", result.stderr)
             self.assert_restores(url)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * check.c - checking an archive: what is asked for, the threads' beginning and end, the workers.
- * Owns the decompressors and the slabs. The handle, the hash of the whole
+ * Owns the slabs and the workers' tools. The handle, the hash of the whole
  * input, the feeder and the matcher each hold a reference. Knows no Lua. */
 #include "check_internal.h"
 
@@ -22,13 +22,6 @@ static void drop(struct lk_check *c)
         lk_check_plan_free(c->plans);
         c->plans = next;
     }
-    while (c->tools) {
-        struct lk_check_tool *next = c->tools->next;
-        lk_inflater_free(c->tools->inflater);
-        lk_hasher_free(c->tools->hasher);
-        free(c->tools);
-        c->tools = next;
-    }
     lk_match_free(&c->match);
     lk_hasher_free(c->whole);
     if (c->stream != c->origin) {
@@ -40,67 +33,22 @@ static void drop(struct lk_check *c)
     lk_ring_destroy(&c->ring);
     pthread_cond_destroy(&c->change);
     pthread_mutex_destroy(&c->mutex);
+    lk_tools_destroy(&c->tools);
     free(c);
 }
 
 /* --- workers --- */
 
-static struct lk_check_tool *take_tool(struct lk_check *c, struct lk_error *err)
-{
-    pthread_mutex_lock(&c->mutex);
-    struct lk_check_tool *tool = c->tools;
-    if (tool) {
-        c->tools = tool->next;
-    }
-    pthread_mutex_unlock(&c->mutex);
-    if (tool) {
-        return tool;
-    }
-    tool = calloc(1, sizeof(*tool));
-    if (!tool) {
-        lk_error_set(err, LK_MEMORY, "no memory for a decompressor");
-        return NULL;
-    }
-    tool->inflater = lk_inflater_new(err);
-    tool->hasher = tool->inflater ? lk_hasher_new(LK_SHA256, err) : NULL;
-    if (!tool->hasher) {
-        lk_inflater_free(tool->inflater);
-        free(tool);
-        return NULL;
-    }
-    return tool;
-}
-
-static void give_tool(struct lk_check *c, struct lk_check_tool *tool)
-{
-    pthread_mutex_lock(&c->mutex);
-    tool->next = c->tools;
-    c->tools = tool;
-    pthread_mutex_unlock(&c->mutex);
-}
-
 /* What is wrong with a member whose header is right, or NULL. */
-static const char *inflate_member(struct lk_inflater *inflater, struct lk_check_slot *slot)
+static const char *inflate_member(struct lk_tool *tool, struct lk_check_slot *slot)
 {
-    const unsigned char *in = slot->in->data, *trailer = in + slot->row.size - LK_MEMBER_TRAILER;
-    unsigned char none[1];
-    unsigned char *out = slot->out ? slot->out->data : none;
-    size_t raw = slot->row.raw;
+    const char *wrong = lk_tool_inflate(tool, slot->in->data, slot->row.size, slot->header,
+                                        slot->out ? slot->out->data : NULL, slot->row.raw);
 
-    if (lk_get32(trailer + 4) != raw) {
-        return "its sizes do not agree";
+    if (!wrong && slot->out) {
+        slot->out->len = slot->row.raw;
     }
-    if (lk_inflate(inflater, in + slot->header, slot->row.size - slot->header - LK_MEMBER_TRAILER,
-                   out, raw) < 0) {
-        return "its data can't be decompressed";
-    }
-    if (lk_crc32(0, out, raw) != lk_get32(trailer)) {
-        return "its checksum is wrong";
-    }
-    if (slot->out) {
-        slot->out->len = raw;
-    }
-    return NULL;
+    return wrong;
 }
 
 static struct lk_check_entry *add_entry(struct lk_check_batch **batch, size_t *room)
@@ -162,18 +110,18 @@ static void run_job(struct lk_job *job)
 {
     struct lk_check_slot *slot = (struct lk_check_slot *)job;
     struct lk_check *c = slot->check;
-    struct lk_check_tool *tool = take_tool(c, &slot->err);
+    struct lk_tool *tool = lk_tools_take(&c->tools, &slot->err);
 
     if (!tool) {
         slot->rc = -1;
     } else {
-        slot->message = inflate_member(tool->inflater, slot);
+        slot->message = inflate_member(tool, slot);
         slot->parsed_at = slot->starts ? 0 : slot->row.entry_at;
         if (!slot->message && slot->out && c->options.tar && slot->parsed_at < slot->row.raw) {
             slot->bad_tar = !lk_check_parse(slot->out, slot->parsed_at, slot->at, tool->hasher,
                                             &slot->batch, &slot->rc, &slot->err);
         }
-        give_tool(c, tool);
+        lk_tools_give(&c->tools, tool);
     }
     lk_chunk_unref(slot->in);
     slot->in = NULL;
@@ -351,6 +299,7 @@ static struct lk_check *new_check(struct lk_pool *pool, const struct lk_check_op
     c->pool = pool;
     c->options = *options;
     c->source.offset = options->at;
+    lk_tools_init(&c->tools, true);
     pthread_mutex_init(&c->mutex, NULL);
     pthread_cond_init(&c->change, NULL);
     c->in_slabs = lk_slabs_new(LK_MEMBER_MAX, (int)count, err);

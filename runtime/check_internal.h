@@ -11,6 +11,7 @@
 #include "member.h"
 #include "ring.h"
 #include "tar_scan.h"
+#include "tools.h"
 #include <pthread.h>
 
 #define LK_NO_ENTRY UINT32_MAX
@@ -49,12 +50,6 @@ struct lk_check_plan {
     uint64_t last; /* member that the previous record named; while it is made */
     unsigned char *bytes;
     struct lk_check_row *rows;
-};
-
-struct lk_check_tool {
-    struct lk_check_tool *next;
-    struct lk_inflater *inflater;
-    struct lk_hasher *hasher;
 };
 
 enum lk_check_kind { LK_CHECK_DATA, LK_CHECK_BLOCK, LK_CHECK_NOTE };
@@ -127,6 +122,7 @@ struct lk_check {
     struct lk_hasher *whole;
     unsigned char sha256[32];
 
+    struct lk_tools tools;
     pthread_mutex_t mutex; /* of what follows */
     pthread_cond_t change;
     void (*news)(void *arg);
@@ -134,7 +130,6 @@ struct lk_check {
     bool asked, finished, stopped, ended;
     struct lk_check_plan *plans, *last_plan;
     int plan_count;
-    struct lk_check_tool *tools;
 
     uint64_t bytes, files; /* atomic: so far */
     struct lk_check_source source;

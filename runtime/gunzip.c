@@ -9,9 +9,9 @@
  * the end, with what came out. */
 #include "gzip.h"
 
-#include "engine.h"
 #include "member.h"
 #include "ring.h"
+#include "tools.h"
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
@@ -25,11 +25,6 @@ struct source {
     uint64_t offset; /* bytes consumed */
     unsigned char ahead[LK_MEMBER_HEADER];
     size_t ahead_len;
-};
-
-struct tool {
-    struct tool *next;
-    struct lk_inflater *inflater;
 };
 
 struct slot {
@@ -51,8 +46,7 @@ struct gunzip {
     z_stream zlib;
     bool zlib_ready;
     uint64_t members;
-    pthread_mutex_t mutex; /* of tools */
-    struct tool *tools;
+    struct lk_tools tools;
     int feed_rc;
     struct lk_error feed_err;
     struct lk_ring ring;
@@ -155,47 +149,14 @@ static void consume(struct source *s, size_t n)
 
 /* --- members of ours --- */
 
-static struct tool *take_tool(struct gunzip *g, struct lk_error *err)
-{
-    pthread_mutex_lock(&g->mutex);
-    struct tool *tool = g->tools;
-    if (tool) {
-        g->tools = tool->next;
-    }
-    pthread_mutex_unlock(&g->mutex);
-    if (tool) {
-        return tool;
-    }
-    tool = calloc(1, sizeof(*tool));
-    if (!tool) {
-        lk_error_set(err, LK_MEMORY, "no memory for a decompressor");
-        return NULL;
-    }
-    tool->inflater = lk_inflater_new(err);
-    if (!tool->inflater) {
-        free(tool);
-        return NULL;
-    }
-    return tool;
-}
-
-static int inflate_member(struct lk_inflater *inflater, struct slot *slot)
+static int inflate_member(struct lk_tool *tool, struct slot *slot)
 {
     const struct lk_member *m = &slot->member;
-    const unsigned char *in = slot->in->data;
-    const unsigned char *trailer = in + m->size - LK_MEMBER_TRAILER;
-    unsigned char none[1];
-    unsigned char *out = slot->out ? slot->out->data : none;
+    const char *wrong = lk_tool_inflate(tool, slot->in->data, m->size, m->header,
+                                        slot->out ? slot->out->data : NULL, m->raw);
 
-    if (lk_get32(trailer + 4) != m->raw) {
-        return damaged(&slot->err, slot->offset, "its sizes do not agree");
-    }
-    size_t body = m->size - m->header - LK_MEMBER_TRAILER;
-    if (lk_inflate(inflater, in + m->header, body, out, m->raw) < 0) {
-        return damaged(&slot->err, slot->offset, "its data can't be decompressed");
-    }
-    if (lk_crc32(0, out, m->raw) != lk_get32(trailer)) {
-        return damaged(&slot->err, slot->offset, "its checksum is wrong");
+    if (wrong) {
+        return damaged(&slot->err, slot->offset, wrong);
     }
     if (slot->out) {
         slot->out->len = slot->out->raw_len = m->raw;
@@ -207,16 +168,13 @@ static void run_job(struct lk_job *job)
 {
     struct slot *slot = (struct slot *)job;
     struct gunzip *g = slot->gunzip;
-    struct tool *tool = take_tool(g, &slot->err);
+    struct lk_tool *tool = lk_tools_take(&g->tools, &slot->err);
 
-    slot->rc = tool ? inflate_member(tool->inflater, slot) : -1;
+    slot->rc = tool ? inflate_member(tool, slot) : -1;
     lk_chunk_unref(slot->in);
     slot->in = NULL;
     if (tool) {
-        pthread_mutex_lock(&g->mutex);
-        tool->next = g->tools;
-        g->tools = tool;
-        pthread_mutex_unlock(&g->mutex);
+        lk_tools_give(&g->tools, tool);
     }
     lk_ring_finish(&g->ring, slot->number);
 }
@@ -432,12 +390,6 @@ static void stop(void *arg)
 
 static void free_gunzip(struct gunzip *g)
 {
-    while (g->tools) {
-        struct tool *next = g->tools->next;
-        lk_inflater_free(g->tools->inflater);
-        free(g->tools);
-        g->tools = next;
-    }
     if (g->zlib_ready) {
         inflateEnd(&g->zlib);
     }
@@ -445,7 +397,7 @@ static void free_gunzip(struct gunzip *g)
     lk_slabs_free(g->in_slabs);
     lk_slabs_free(g->out_slabs);
     lk_ring_destroy(&g->ring);
-    pthread_mutex_destroy(&g->mutex);
+    lk_tools_destroy(&g->tools);
     free(g);
 }
 
@@ -504,7 +456,7 @@ static struct gunzip *new_gunzip(struct lk_pool *pool, int in_flight, struct lk_
         free(g);
         return NULL;
     }
-    pthread_mutex_init(&g->mutex, NULL);
+    lk_tools_init(&g->tools, false);
     g->pool = pool;
     g->in_slabs = lk_slabs_new(LK_MEMBER_MAX, (int)count, err);
     /* One more than slots: the one that the consumer is reading. */

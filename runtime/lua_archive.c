@@ -148,12 +148,6 @@ static int archive_stream(lua_State *L)
     return *stream ? 1 : lk_push_error(L, &err);
 }
 
-void lk_set_integer(lua_State *L, const char *key, uint64_t value)
-{
-    lua_pushinteger(L, (lua_Integer)value);
-    lua_setfield(L, -2, key);
-}
-
 static int archive_progress(lua_State *L)
 {
     struct archive_box *box = check_archive(L, "archive:progress");

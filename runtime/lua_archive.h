@@ -45,7 +45,6 @@ const char *lk_path_at_top(lua_State *L, const char *function, const char *what)
 /* Length of the list in field `key` of the table at index, which is left on the stack; 0 and nil if
  * there is none. */
 size_t lk_push_list(lua_State *L, int index, const char *function, const char *key);
-void lk_set_integer(lua_State *L, const char *key, uint64_t value);
 void lk_push_stats(lua_State *L, const struct lk_archive_stats *stats);
 
 /* lua_extract.c: archive.extract, and the class of what it returns. */

@@ -19,12 +19,6 @@ struct handle {
     bool waiting; /* a task does */
 };
 
-static void set_integer(lua_State *L, const char *key, uint64_t value)
-{
-    lua_pushinteger(L, (lua_Integer)value);
-    lua_setfield(L, -2, key);
-}
-
 static struct handle *check_handle(lua_State *L, const char *function)
 {
     struct handle *handle = luaL_checkudata(L, 1, CHECK_CLASS);
@@ -127,8 +121,8 @@ static void push_findings(lua_State *L, const struct lk_check_stats *stats)
     lua_newtable(L); /* result findings */
     for (const struct lk_finding *finding = stats->findings; finding; finding = finding->next) {
         lua_createtable(L, 0, 4); /* result findings finding */
-        set_integer(L, "first", finding->first);
-        set_integer(L, "last", finding->last);
+        lk_set_integer(L, "first", finding->first);
+        lk_set_integer(L, "last", finding->last);
         lua_pushstring(L, finding->message);
         lua_setfield(L, -2, "message");
         if (finding->is_file) {
@@ -144,13 +138,13 @@ static void push_stats(lua_State *L, const struct lk_check_stats *stats)
 {
     char hex[65];
     lua_createtable(L, 0, 9);
-    set_integer(L, "bytes", stats->bytes);
-    set_integer(L, "members", stats->members);
-    set_integer(L, "raw", stats->raw);
-    set_integer(L, "files", stats->files);
-    set_integer(L, "entries", stats->entries);
-    set_integer(L, "unchecked", stats->unchecked);
-    set_integer(L, "finding_count", stats->finding_count);
+    lk_set_integer(L, "bytes", stats->bytes);
+    lk_set_integer(L, "members", stats->members);
+    lk_set_integer(L, "raw", stats->raw);
+    lk_set_integer(L, "files", stats->files);
+    lk_set_integer(L, "entries", stats->entries);
+    lk_set_integer(L, "unchecked", stats->unchecked);
+    lk_set_integer(L, "finding_count", stats->finding_count);
     if (stats->hashed) {
         lk_hex(stats->sha256, sizeof stats->sha256, hex);
         lua_pushstring(L, hex);
@@ -191,8 +185,8 @@ static int check_progress(lua_State *L)
     uint64_t bytes, files;
     lk_check_progress(check_handle(L, "check:progress")->check, &bytes, &files);
     lua_createtable(L, 0, 2);
-    set_integer(L, "bytes", bytes);
-    set_integer(L, "files", files);
+    lk_set_integer(L, "bytes", bytes);
+    lk_set_integer(L, "files", files);
     return 1;
 }
 

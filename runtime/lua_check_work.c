@@ -14,12 +14,6 @@
 #define TAR_CLASS "lunark.check.tar"
 #define COMPARE_CLASS "lunark.check.compare"
 
-static void set_integer(lua_State *L, const char *key, uint64_t value)
-{
-    lua_pushinteger(L, (lua_Integer)value);
-    lua_setfield(L, -2, key);
-}
-
 /* --- what differs --- */
 
 struct difference {
@@ -81,9 +75,9 @@ static int push_differences(lua_State *L, const struct differences *all)
     lua_Integer n = 0;
 
     lua_createtable(L, 0, 4);
-    set_integer(L, "entries", all->found.entries);
-    set_integer(L, "files", all->found.files);
-    set_integer(L, "unchecked", all->found.unchecked);
+    lk_set_integer(L, "entries", all->found.entries);
+    lk_set_integer(L, "files", all->found.files);
+    lk_set_integer(L, "unchecked", all->found.unchecked);
     lua_newtable(L); /* result findings */
     for (const struct difference *d = all->first; d; d = d->next) {
         lua_createtable(L, 0, 2);

@@ -14,12 +14,6 @@
 
 #define BLOCK_CLASS "lunark.index.block"
 
-static void set_integer(lua_State *L, const char *key, uint64_t value)
-{
-    lua_pushinteger(L, (lua_Integer)value);
-    lua_setfield(L, -2, key);
-}
-
 static void set_boolean(lua_State *L, const char *key, bool value)
 {
     lua_pushboolean(L, value);
@@ -68,12 +62,12 @@ static int index_footer(lua_State *L)
     if (lk_footer_read((const unsigned char *)last, (uint64_t)size, &footer, &err) < 0)
         return lk_push_error(L, &err);
     lua_createtable(L, 0, 8);
-    set_integer(L, "list_at", footer.list_at);
-    set_integer(L, "list_size", footer.list_size);
-    set_integer(L, "blocks", footer.blocks);
-    set_integer(L, "members", footer.members);
-    set_integer(L, "records", footer.entries);
-    set_integer(L, "bytes", footer.raw);
+    lk_set_integer(L, "list_at", footer.list_at);
+    lk_set_integer(L, "list_size", footer.list_size);
+    lk_set_integer(L, "blocks", footer.blocks);
+    lk_set_integer(L, "members", footer.members);
+    lk_set_integer(L, "records", footer.entries);
+    lk_set_integer(L, "bytes", footer.raw);
     set_boolean(L, "partial", footer.partial);
     set_boolean(L, "ordered", footer.ordered);
     return 1;
@@ -90,11 +84,11 @@ static int push_ref(lua_State *L)
     const struct lk_block_ref *ref = lua_touserdata(L, 2);
     lua_pushvalue(L, 1);
     lua_createtable(L, 0, 6);
-    set_integer(L, "at", ref->at);
-    set_integer(L, "size", ref->size);
-    set_integer(L, "members", ref->members);
-    set_integer(L, "records", ref->records);
-    set_integer(L, "raw_at", ref->raw_base);
+    lk_set_integer(L, "at", ref->at);
+    lk_set_integer(L, "size", ref->size);
+    lk_set_integer(L, "members", ref->members);
+    lk_set_integer(L, "records", ref->records);
+    lk_set_integer(L, "raw_at", ref->raw_base);
     set_text(L, "path", ref->path, ref->path_len);
     lua_seti(L, -2, luaL_len(L, 1) + 1);
     return 0;
@@ -186,13 +180,13 @@ static int block_record(lua_State *L)
     lua_createtable(L, 0, 13);
     set_text(L, "path", record->path, record->path_len);
     set_text(L, "type", &type, 1);
-    set_integer(L, "mode", record->mode);
-    set_integer(L, "size", record->size);
-    set_integer(L, "mtime", (uint64_t)record->mtime);
-    set_integer(L, "mtime_ns", record->mtime_ns);
-    set_integer(L, "member", record->member);
-    set_integer(L, "header_at", record->header_at);
-    set_integer(L, "data_at", record->data_at);
+    lk_set_integer(L, "mode", record->mode);
+    lk_set_integer(L, "size", record->size);
+    lk_set_integer(L, "mtime", (uint64_t)record->mtime);
+    lk_set_integer(L, "mtime_ns", record->mtime_ns);
+    lk_set_integer(L, "member", record->member);
+    lk_set_integer(L, "header_at", record->header_at);
+    lk_set_integer(L, "data_at", record->data_at);
     set_boolean(L, "large", record->large);
     set_boolean(L, "cut", record->full_len > record->path_len);
     if (record->sha256)

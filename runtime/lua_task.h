@@ -105,6 +105,8 @@ int lk_push_error(lua_State *L, const struct lk_error *err);
 int lk_raise(lua_State *L, const struct lk_error *err);
 /* Pushes the error table alone. */
 void lk_push_error_table(lua_State *L, const struct lk_error *err);
+/* t[key] = value, of the table at the top. */
+void lk_set_integer(lua_State *L, const char *key, uint64_t value);
 /* Fills *err from any Lua value (error table, string, other). */
 void lk_error_of_value(lua_State *L, int index, struct lk_error *err);
 /* The same outside a protected call, where nothing may raise: for the value at the top, which it

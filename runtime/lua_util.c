@@ -98,6 +98,12 @@ void lk_push_error_table(lua_State *L, const struct lk_error *err)
     }
 }
 
+void lk_set_integer(lua_State *L, const char *key, uint64_t value)
+{
+    lua_pushinteger(L, (lua_Integer)value);
+    lua_setfield(L, -2, key);
+}
+
 int lk_push_error(lua_State *L, const struct lk_error *err)
 {
     lua_pushnil(L);

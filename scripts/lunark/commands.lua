@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The commands: options and work of each. A command is a table {summary, options, run}, where run gets
--- the context (see lunark.cli) and returns the exit status. `plan` may look at the words first.
+-- the context (see lunark.cli) and returns the exit status. `plan` may look at the words first. Those that
+-- have a file of their own are loaded when they are asked for: every command would start later for them.
 
 local backup = require "lunark.backup"
 local commandline = require "lunark.commandline"
@@ -8,15 +9,11 @@ local exit = require "lunark.exit"
 local fs = require "lunark.fs"
 local json = require "lunark.json"
 local list = require "lunark.list"
-local list_files = require "lunark.list_files"
 local log = require "lunark.log"
 local output = require "lunark.output"
 local place = require "lunark.place"
 local policy = require "lunark.policy"
 local progress = require "lunark.progress"
-local prune_command = require "lunark.prune_command"
-local restore_command = require "lunark.restore_command"
-local restore_into = require "lunark.restore_into"
 local retention = require "lunark.retention"
 local scripts = require "lunark.scripts"
 local store = require "lunark.store"
@@ -24,9 +21,13 @@ local sys = require "lunark.core.sys"
 local task = require "lunark.task"
 local time = require "lunark.time"
 local url = require "lunark.url"
-local verify_command = require "lunark.verify_command"
 
 local commands = { order = { "backup", "restore", "list", "verify", "prune", "run", "scripts" } }
+
+local OTHERS = { prune = "prune_command", restore = "restore_into", verify = "verify_command" }
+setmetatable(commands, { __index = function(_, name)
+  return OTHERS[name] and require("lunark." .. OTHERS[name])
+end })
 
 local function usage(message, hint)
   return sys.error { kind = "usage", message = message, hint = hint }
@@ -269,10 +270,12 @@ commands.list = {
 -- What --files shows, and what goes only with it.
 local function list_contents(from, context)
   local options = context.options
-  local at = restore_command.at_of(options.at)
+  local at = place.time_of(options.at)
   if from.key and (options.item or at) then
     error(usage("the URL names one archive: --item and --at say nothing there"))
   end
+  local list_files = require "lunark.list_files"
+  sys.seal()
   local globs = options.path and #options.path > 0 and options.path or nil
   local ok, err = list_files.run(from, {
     item = options.item, at = at, path = globs, json = context.global.json,
@@ -290,15 +293,15 @@ function commands.list.run(context)
   if not options.files and (options.at or options.path and #options.path > 0) then
     error(usage("--at and --path go with --files"))
   end
-  local from = restore_command.open_store(options.url)
+  local from = place.open(options.url)
   if from.key and not options.files then
     error(usage(("%s names one archive, a store expected"):format(url.shown(options.url)),
       "--files shows what is in it"))
   end
-  sys.seal()
   if options.files then
     return list_contents(from, context)
   end
+  sys.seal()
   local backups, err = list.scan(from, options.item)
   if not backups then
     err.url = url.shown(options.url)
@@ -326,10 +329,6 @@ function commands.list.run(context)
   end
   return exit.OK
 end
-
-commands.prune = prune_command
-commands.restore = restore_into
-commands.verify = verify_command
 
 -- --- run ---
 

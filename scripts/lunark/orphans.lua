@@ -70,17 +70,12 @@ local function look_at_upload(store, one, limit)
   return line
 end
 
-local function add_uploads(store, item, limit, lines)
-  local found = {}
-  for one, err in store:uploads(item and item .. "/" or "") do
-    if not one then
-      return nil, err
-    end
-    found[#found + 1] = one
-  end
+-- Adds the line that `look` gives for each one, several looks at once; false where it has none. The first
+-- error of a look is the answer, after all of them.
+local function add_lines(list, lines, look)
   local failed
-  task.map(found, WIDTH, function(one)
-    local line, err = look_at_upload(store, one, limit)
+  task.map(list, WIDTH, function(one)
+    local line, err = look(one)
     if line then
       lines[#lines + 1] = line
     end
@@ -93,23 +88,29 @@ local function add_uploads(store, item, limit, lines)
   return true
 end
 
+local function add_uploads(store, item, limit, lines)
+  local found = {}
+  for one, err in store:uploads(item and item .. "/" or "") do
+    if not one then
+      return nil, err
+    end
+    found[#found + 1] = one
+  end
+  return add_lines(found, lines, function(one)
+    return look_at_upload(store, one, limit)
+  end)
+end
+
 -- Objects that have our mark; those that have it not are another tool's.
 local function add_marked(store, candidates, limit, lines)
-  local failed
-  task.map(candidates, WIDTH, function(line)
+  return add_lines(candidates, lines, function(line)
     local marked, err = prune.is_marked(store, line.key)
-    if marked then
-      decide(line, limit, line.kind == "report" and "its backup is not there" or "it has no manifest")
-      lines[#lines + 1] = line
-    elseif marked == nil and err.kind ~= "not_found" then
-      failed = failed or err
+    if not marked then
+      return (marked == false or err.kind == "not_found") and false or nil, err
     end
-    return true
+    decide(line, limit, line.kind == "report" and "its backup is not there" or "it has no manifest")
+    return line
   end)
-  if failed then
-    return nil, failed
-  end
-  return true
 end
 
 -- Archives without manifest and reports without both, whether they are ours or not.

@@ -1,9 +1,13 @@
 -- SPDX-License-Identifier: MIT
--- Which store is meant when none is named: CLOUD_PROVIDER and BUCKET in the environment, as the jobs of the
--- Neo4j charts have them. Needs lunark.url. docs/stores.md is for users.
+-- What a command works on: the store that its command line names, or CLOUD_PROVIDER and BUCKET in the
+-- environment, as the jobs of the Neo4j charts have them; opened to be read, and at which time. Needs
+-- lunark.store. docs/stores.md is for users.
 
+local exit = require "lunark.exit"
 local log = require "lunark.log"
+local naming = require "lunark.naming"
 local options = require "lunark.options"
+local store = require "lunark.store"
 local sys = require "lunark.core.sys"
 local url = require "lunark.url"
 
@@ -109,6 +113,36 @@ function place.of(given, flag, what, variable)
   end
   log.info(("%s and %s say: %s"):format(PROVIDER, BUCKET, url.shown(text)))
   return text
+end
+
+--- Opens a store to read from it, or raises why not.
+---@param text string URL
+---@return table lunark.store
+function place.open(text)
+  local opened, err = store.open(text)
+  if opened then
+    local ok
+    ok, err = opened:check("read")
+    if ok then
+      return opened
+    end
+  end
+  err.url = url.shown(text)
+  error(exit.unreachable(err))
+end
+
+--- Which backup --at means, or raises why none.
+---@param text string|nil
+---@return integer|string|nil seconds since 1970, "latest", or nil where nothing is said
+function place.time_of(text)
+  if not text then
+    return nil
+  end
+  local at, err = naming.parse_at(text)
+  if not at then
+    error(err)
+  end
+  return at
 end
 
 return place

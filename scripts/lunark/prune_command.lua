@@ -11,7 +11,6 @@ local output = require "lunark.output"
 local place = require "lunark.place"
 local progress = require "lunark.progress"
 local prune = require "lunark.prune"
-local restore_command = require "lunark.restore_command"
 local retention = require "lunark.retention"
 local sys = require "lunark.core.sys"
 local time = require "lunark.time"
@@ -171,7 +170,7 @@ end
 
 -- Opens the store, makes the plan and shows it.
 local function make_plan(options, request, json_wanted)
-  local from = restore_command.open_store(options.url)
+  local from = place.open(options.url)
   if from.key then
     error(usage(("%s names one archive, a store expected"):format(url.shown(options.url))))
   end

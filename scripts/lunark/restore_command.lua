@@ -1,18 +1,15 @@
 -- SPDX-License-Identifier: MIT
 -- `lunark restore POLICY`: what a policy does to restore what it has backed up. `lunark restore` without a
--- policy, into a folder, is in lunark.commands.
+-- policy, into a folder, is in lunark.restore_into.
 
 local exit = require "lunark.exit"
 local json = require "lunark.json"
-local naming = require "lunark.naming"
 local place = require "lunark.place"
 local policy = require "lunark.policy"
 local progress = require "lunark.progress"
 local recovery = require "lunark.recovery"
-local store = require "lunark.store"
 local sys = require "lunark.core.sys"
 local time = require "lunark.time"
-local url = require "lunark.url"
 
 local INTO = "lunark restore --from URL --into DIR restores into a folder"
 
@@ -92,42 +89,12 @@ local function prepare(found, given)
   end
 end
 
---- Opens a store to read from it, or raises why not.
----@param text string URL
----@return table lunark.store
-function command.open_store(text)
-  local opened, err = store.open(text)
-  if opened then
-    local ok
-    ok, err = opened:check("read")
-    if ok then
-      return opened
-    end
-  end
-  err.url = url.shown(text)
-  error(exit.unreachable(err))
-end
-
---- Which backup --at means, or raises why none.
----@param text string|nil
----@return integer|string|nil seconds since 1970, "latest", or nil where nothing is said
-function command.at_of(text)
-  if not text then
-    return nil
-  end
-  local at, err = naming.parse_at(text)
-  if not at then
-    error(err)
-  end
-  return at
-end
-
 function command.run(context)
   local found, options, global = context.plan.policy, context.options, context.global
-  local at = command.at_of(options.at)
+  local at = place.time_of(options.at)
   prepare(found, context.policy)
   local from = place.of(options.from, "--from", context.plan.title, "LUNARK_FROM")
-  local opened = command.open_store(from)
+  local opened = place.open(from)
   if opened.key and at then
     error(usage("--from names one archive: --at says nothing there"))
   end

@@ -99,9 +99,9 @@ end
 function command.run(context)
   local options, global = context.options, context.global
   check(options, global)
-  local map, at = map_of(options.map), restore_command.at_of(options.at)
+  local map, at = map_of(options.map), place.time_of(options.at)
   options.from = place.of(options.from, "--from", context.plan.title, "LUNARK_FROM")
-  local from = restore_command.open_store(options.from)
+  local from = place.open(options.from)
   if from.key and (options.item or at) then
     error(usage("--from names one archive: --item and --at say nothing there"))
   end

@@ -10,7 +10,6 @@ local manifest = require "lunark.manifest"
 local output = require "lunark.output"
 local place = require "lunark.place"
 local progress = require "lunark.progress"
-local restore_command = require "lunark.restore_command"
 local sys = require "lunark.core.sys"
 local time = require "lunark.time"
 local url = require "lunark.url"
@@ -187,11 +186,11 @@ end
 
 function command.run(context)
   local options, global = context.options, context.global
-  local at = restore_command.at_of(options.at)
+  local at = place.time_of(options.at)
   local amount = amount_of(options.data)
   local seed = seed_of(options, amount)
   options.url = place.of(options.url, "URL", context.plan.title)
-  local from = restore_command.open_store(options.url)
+  local from = place.open(options.url)
   check_options(options, from)
   local base = options.restore and grant_work(global.work_dir, context.run)
   sys.seal()

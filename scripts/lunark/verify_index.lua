@@ -287,7 +287,7 @@ end
 ---@return table|nil err what could not be read
 function index.check(source, footer, damage)
   local sums = { blocks = 0, members = 0, records = 0, bytes = 0 }
-  local before, failed, whole = 0, nil, not footer.partial
+  local before, whole = 0, not footer.partial
   local group <close> = task.group(WIDTH)
   for ref, err in index.blocks(source, footer) do
     if not ref then
@@ -305,10 +305,10 @@ function index.check(source, footer, damage)
     end
     local first = not footer.partial and before or nil
     before, sums.blocks = ref.at + ref.size, sums.blocks + 1
-    group:spawn(function()
+    local started = group:spawn(function()
       local block, why = check_one(source, ref, first, damage)
       if block == nil then
-        failed = failed or why
+        error(why, 0)
       elseif not block then
         whole = false
       else
@@ -316,13 +316,13 @@ function index.check(source, footer, damage)
         sums.bytes = sums.bytes + block.raw
       end
     end)
-    if failed then
+    if not started then
       break
     end
   end
   local ok, err = group:wait()
-  if failed or not ok then
-    return nil, failed or err
+  if not ok then
+    return nil, err
   end
   local passed = true
   if whole and before < footer.list_at then

@@ -89,21 +89,12 @@ end
 local function compare(result, into)
   local counts = { entries = 0, files = 0, unchecked = 0 }
   local group <close> = task.group(WIDTH)
-  local failed
   for ref, err in index.blocks(result.source, result.footer) do
     if not ref then
       return nil, err
     end
-    group:spawn(function()
-      local bytes, why = index.block(result.source, ref)
-      local found
-      if bytes then
-        found, why = check.compare(into, bytes)
-      end
-      if not found then
-        failed = failed or why
-        return
-      end
+    local started = group:spawn(function()
+      local found = assert(check.compare(into, assert(index.block(result.source, ref))))
       for name in pairs(counts) do
         counts[name] = counts[name] + found[name]
       end
@@ -111,13 +102,13 @@ local function compare(result, into)
         result:damage("restore", finding.message, nil, nil, finding.path)
       end
     end)
-    if failed then
+    if not started then
       break
     end
   end
   local ok, err = group:wait()
-  if failed or not ok then
-    return nil, failed or err
+  if not ok then
+    return nil, err
   end
   return counts
 end
